@@ -1,0 +1,72 @@
+#pragma once
+#include <cstddef>
+#include <functional>
+#include <new>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "core/device.h"
+
+namespace simper {
+
+// One queued piece of work: a callable stored in place, so that enqueueing an op allocates nothing.
+class Command {
+ public:
+  static constexpr std::size_t kCapacity = 576;  // nine tensors and a handful of scalars
+
+  Command() = default;
+  template <class F>
+    requires(!std::is_same_v<std::decay_t<F>, Command>)
+  explicit Command(F&& f) {
+    using Callable = std::decay_t<F>;
+    static_assert(sizeof(Callable) <= kCapacity, "raise Command::kCapacity");
+    new (storage_) Callable(std::forward<F>(f));
+    run_ = [](void* self, Context& context) { (*static_cast<Callable*>(self))(context); };
+    move_ = [](void* self, void* to) {
+      if (to) new (to) Callable(std::move(*static_cast<Callable*>(self)));
+      static_cast<Callable*>(self)->~Callable();
+    };
+  }
+  Command(Command&& other) noexcept { take(other); }
+  Command& operator=(Command&& other) noexcept {
+    if (this != &other) {
+      reset();
+      take(other);
+    }
+    return *this;
+  }
+  ~Command() { reset(); }
+
+  void operator()(Context& context) { run_(storage_, context); }
+
+ private:
+  void reset() {
+    if (move_) move_(storage_, nullptr);
+    move_ = nullptr;
+  }
+  void take(Command& other) {
+    run_ = other.run_;
+    move_ = other.move_;
+    if (move_) move_(other.storage_, storage_);
+    other.move_ = nullptr;
+  }
+
+  alignas(16) std::byte storage_[kCapacity];
+  void (*run_)(void*, Context&) = nullptr;
+  void (*move_)(void* self, void* to) = nullptr;  // moves to `to` (or just destroys)
+};
+
+// An ordered queue of work on a device. Enqueueing never waits. The first exception is kept, later ops
+// are skipped, and the next `finish` reports and clears it, like a sticky CUDA error.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  // `op` must outlive the stream (a string literal of the op table); it names the op in errors.
+  virtual void enqueue(const char* op, Command command) = 0;
+  // Runs `done(error)` on the stream's thread after everything enqueued so far, even after an error;
+  // `error` is empty or says what failed.
+  virtual void finish(std::function<void(std::string error)> done) = 0;
+};
+
+}  // namespace simper

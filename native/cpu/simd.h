@@ -1,0 +1,92 @@
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+
+#include "core/dtype.h"
+
+// Sixteen floats at a time with the compiler's vector types: one AVX-512 register, two AVX2 ones, four NEON.
+namespace simper::cpu {
+
+constexpr int64_t kLanes = 16;
+typedef float Vec __attribute__((vector_size(64)));
+typedef uint32_t VecU32 __attribute__((vector_size(64)));
+typedef int32_t VecI32 __attribute__((vector_size(64)));
+typedef uint16_t VecU16 __attribute__((vector_size(32)));
+
+inline Vec splat(float value) { return value - Vec{}; }
+
+inline Vec load(const float* p) {
+  Vec v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec load(const bf16* p) {
+  VecU16 half;
+  std::memcpy(&half, p, sizeof half);
+  return std::bit_cast<Vec>(__builtin_convertvector(half, VecU32) << 16);
+}
+
+inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline void store(bf16* p, Vec v) {
+  const VecU32 u = std::bit_cast<VecU32>(v);
+  const VecU32 rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+  const VecU32 quiet = (u >> 16) | 0x40u;
+  const VecU32 bits = (u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded;
+  const VecU16 half = __builtin_convertvector(bits, VecU16);
+  std::memcpy(p, &half, sizeof half);
+}
+
+// The first n <= kLanes elements; missing lanes are `rest`.
+template <class T>
+inline Vec load(const T* p, int64_t n, float rest = 0.0f) {
+  if (n >= kLanes) return load(p);
+  float lanes[kLanes];
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < n ? static_cast<float>(p[i]) : rest;
+  return load(lanes);
+}
+template <class T>
+inline void store(T* p, Vec v, int64_t n) {
+  if (n >= kLanes) return store(p, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = T(v[i]);
+}
+
+// Pairwise, so that the order of the sum does not depend on the vector width.
+inline float sum(Vec v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int64_t width = kLanes / 2; width > 0; width /= 2) {
+    for (int64_t i = 0; i < width; ++i) lanes[i] += lanes[i + width];
+  }
+  return lanes[0];
+}
+inline float max(Vec v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  float best = lanes[0];
+  for (int64_t i = 1; i < kLanes; ++i) best = std::max(best, lanes[i]);
+  return best;
+}
+inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+
+// e^x: x = n·ln2 + r, |r| <= ln2/2, a degree-6 polynomial for e^r and n added to the exponent. Relative
+// error below 2e-7; exactly 0 below -87.3 (also for -inf), clamped above 88.3 (+inf is not produced); NaN stays NaN.
+inline Vec exp(Vec x) {
+  const Vec clamped = x < -87.336f ? splat(-87.336f) : (x > 88.37f ? splat(88.37f) : x);
+  const Vec shifter = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer
+  const Vec rounded = clamped * 1.44269504089f + shifter;
+  const Vec n = rounded - shifter;
+  const Vec r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec p = splat(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  const VecI32 exponent = (std::bit_cast<VecI32>(rounded) - std::bit_cast<VecI32>(shifter)) << 23;
+  const Vec y = std::bit_cast<Vec>(std::bit_cast<VecI32>(p) + exponent);
+  return x < -87.336f ? splat(0.0f) : y;
+}
+
+}  // namespace simper::cpu
