@@ -1,8 +1,8 @@
 #pragma once
 #include <cstddef>
+#include <exception>
 #include <functional>
 #include <new>
-#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -65,8 +65,9 @@ class Stream {
   // `op` must outlive the stream (a string literal of the op table); it names the op in errors.
   virtual void enqueue(const char* op, Command command) = 0;
   // Runs `done(error)` on the stream's thread after everything enqueued so far, even after an error;
-  // `error` is empty or says what failed.
-  virtual void finish(std::function<void(std::string error)> done) = 0;
+  // `error` is null, or the first exception since the last `finish`. A stream that is destroyed first
+  // calls `done` with a DeviceError.
+  virtual void finish(std::function<void(std::exception_ptr error)> done) = 0;
 };
 
 }  // namespace simper

@@ -2,9 +2,12 @@
 #include "core/device.h"
 #include "core/tensor.h"
 
+// Hidden, so that an op without an implementation fails the link instead of the first call.
+#pragma GCC visibility push(hidden)
+
 namespace simper {
 
-// The functions of one device, in the order of ops.def. A device with a hole does not link.
+// The functions of one device, in the order of ops.def.
 struct OpTable {
 #define OP(name, ...) void (*name)(Context&, __VA_ARGS__);
 #include "ops/ops.def"
@@ -25,3 +28,5 @@ namespace cpu {
 }  // namespace cpu
 
 }  // namespace simper
+
+#pragma GCC visibility pop

@@ -1,0 +1,214 @@
+// Linear layers by oneDNN, the only file that knows it. c = a · b or c += a · b in three forms; the matrices
+// are plain row-major views, and the transposed operand is described by its strides, never copied.
+//
+// Primitives are cached per shape (creating one costs about a millisecond), so callers bucket their row counts.
+// Scratch memory is ours (oneDNN's "user" mode): it grows to the largest need once and stays.
+// On a CPU without bf16 arithmetic oneDNN's bf16 GEMM is slower than f32 or missing: there, operands are
+// widened into scratch and multiplied in f32.
+#include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
+#include <vector>
+
+#include "core/error.h"
+#include "cpu/context.h"
+#include "ops/ops.h"
+
+namespace simper::cpu {
+namespace {
+
+using dnnl::memory;
+
+memory::data_type dnnl_type(DType dtype) {
+  return dtype == DType::f32 ? memory::data_type::f32 : memory::data_type::bf16;
+}
+
+// A GEMM up to the addresses: logical sizes, strides between rows and columns, types.
+struct Shape {
+  int64_t m, n, k;
+  int64_t a_row, a_column, b_row, b_column, c_row;
+  DType in, out;
+  bool accumulate;
+
+  bool operator==(const Shape&) const = default;
+};
+
+struct ShapeHash {
+  std::size_t operator()(const Shape& s) const {
+    std::size_t hash = 1469598103934665603ull;  // FNV-1a over the fields
+    for (int64_t field : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.b_column, s.c_row,
+                          static_cast<int64_t>(s.in), static_cast<int64_t>(s.out), int64_t{s.accumulate}}) {
+      hash = (hash ^ static_cast<std::size_t>(field)) * 1099511628211ull;
+    }
+    return hash;
+  }
+};
+
+dnnl::matmul::primitive_desc describe(const Shape& s, const dnnl::engine& engine) {
+  const memory::desc a({s.m, s.k}, dnnl_type(s.in), memory::dims{s.a_row, s.a_column});
+  const memory::desc b({s.k, s.n}, dnnl_type(s.in), memory::dims{s.b_row, s.b_column});
+  const memory::desc c({s.m, s.n}, dnnl_type(s.out), memory::dims{s.c_row, 1});
+  dnnl::primitive_attr attr;
+  attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  if (s.accumulate) {
+    dnnl::post_ops add;
+    add.append_sum(1.0f);
+    attr.set_post_ops(add);
+  }
+#if DNNL_VERSION_MAJOR >= 3
+  return dnnl::matmul::primitive_desc(engine, a, b, c, attr);
+#else
+  return dnnl::matmul::primitive_desc(dnnl::matmul::desc(a, b, c), attr, engine);
+#endif
+}
+
+std::string isa_name() {
+  switch (dnnl::get_effective_cpu_isa()) {
+    case dnnl::cpu_isa::sse41: return "SSE4.1";
+    case dnnl::cpu_isa::avx: return "AVX";
+    case dnnl::cpu_isa::avx2: return "AVX2";
+    case dnnl::cpu_isa::avx512_core: return "AVX-512";
+    case dnnl::cpu_isa::avx512_core_vnni: return "AVX-512 with VNNI";
+    case dnnl::cpu_isa::avx512_core_bf16: return "AVX-512 with bf16";
+    case dnnl::cpu_isa::avx512_core_amx: return "AVX-512 with AMX (int8, bf16)";
+    default: {
+      char text[32];
+      std::snprintf(text, sizeof text, "oneDNN ISA 0x%x", static_cast<unsigned>(dnnl::get_effective_cpu_isa()));
+      return text;
+    }
+  }
+}
+
+}  // namespace
+
+const MatmulProbe& probe_matmul() {
+  static const MatmulProbe probe = [] {
+    const dnnl_version_t* v = dnnl_version();
+    MatmulProbe result{false, "f32, bf16 operands are widened", isa_name(),
+                       std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch)};
+    try {
+      const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
+      const Shape shape{256, 256, 256, 256, 1, 1, 256, 256, DType::bf16, DType::f32, false};
+      const std::string kernel = describe(shape, engine).impl_info_str();
+      // Only a kernel that says bf16 computes in bf16; the generic ones emulate it slowly.
+      if (kernel.find("bf16") != std::string::npos) {
+        result.bf16 = true;
+        result.kernel = kernel;
+      }
+    } catch (const dnnl::error&) {
+      // An ISA without bf16 refuses the primitive: the fallback stands.
+    }
+    return result;
+  }();
+  return probe;
+}
+
+class MatmulEngine {
+ public:
+  void run(const Shape& shape, void* c, void* a, void* b) {
+    Primitive& p = primitive(shape);
+    p.a.set_data_handle(a);
+    p.b.set_data_handle(b);
+    p.c.set_data_handle(c);
+    p.scratch.set_data_handle(reserve(scratch_, p.scratch_bytes));
+    p.matmul.execute(stream_, p.arguments);
+    stream_.wait();
+  }
+
+  // x widened to a dense f32 matrix in buffer `slot` (0: a, 1: b, 2: c).
+  Tensor widen(Context& context, Tensor x, int slot, bool copy) {
+    Tensor wide = x;
+    wide.dtype = DType::f32;
+    wide.row_stride = x.row_size();
+    wide.data = reserve(wide_[slot], x.size() * 4);
+    if (copy) convert(context, wide, x);
+    return wide;
+  }
+
+ private:
+  struct Primitive {
+    dnnl::matmul matmul;
+    memory a, b, c, scratch;
+    std::size_t scratch_bytes;
+    std::unordered_map<int, memory> arguments;
+  };
+  struct Buffer {
+    std::shared_ptr<void> data;
+    std::size_t bytes = 0;
+  };
+
+  Primitive& primitive(const Shape& shape) {
+    if (const auto found = cache_.find(shape); found != cache_.end()) return found->second;
+    constexpr std::size_t kMaxPrimitives = 4096;  // tens of kilobytes each
+    if (cache_.size() >= kMaxPrimitives) cache_.clear();
+    const auto desc = describe(shape, engine_);
+    Primitive p;
+    p.matmul = dnnl::matmul(desc);
+    p.a = memory(desc.src_desc(), engine_, nullptr);
+    p.b = memory(desc.weights_desc(), engine_, nullptr);
+    p.c = memory(desc.dst_desc(), engine_, nullptr);
+    p.scratch = memory(desc.scratchpad_desc(), engine_, nullptr);
+    p.scratch_bytes = desc.scratchpad_desc().get_size();
+    p.arguments = {{DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b}, {DNNL_ARG_DST, p.c}, {DNNL_ARG_SCRATCHPAD, p.scratch}};
+    return cache_.emplace(shape, std::move(p)).first->second;
+  }
+
+  static void* reserve(Buffer& buffer, std::size_t bytes) {
+    if (bytes > buffer.bytes) {
+      buffer.data.reset();
+      void* data = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
+      if (!data) throw MemoryError("matmul: cannot allocate " + std::to_string(bytes) + " bytes of scratch memory");
+      buffer = {std::shared_ptr<void>(data, std::free), bytes};
+    }
+    return buffer.data.get();
+  }
+
+  dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream_{engine_};
+  std::unordered_map<Shape, Primitive, ShapeHash> cache_;
+  Buffer scratch_, wide_[3];
+};
+
+std::shared_ptr<MatmulEngine> make_matmul_engine() { return std::make_shared<MatmulEngine>(); }
+
+namespace {
+
+void multiply(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form, bool accumulate) {
+  MatmulEngine& engine = *static_cast<CpuContext&>(context).matmul;
+  const int64_t m = c.shape[0], n = c.shape[1];
+  const int64_t k = form == MatmulForm::tn ? a.shape[0] : a.shape[1];
+  if (m == 0 || n == 0) return;
+  if (k == 0) {
+    if (!accumulate) fill(context, c, 0.0f);
+    return;
+  }
+  const Tensor out = c;
+  if (a.dtype == DType::bf16 && !probe_matmul().bf16) {
+    a = engine.widen(context, a, 0, true);
+    b = engine.widen(context, b, 1, true);
+    if (c.dtype == DType::bf16) c = engine.widen(context, c, 2, false);
+  }
+  Shape shape{m, n, k, 0, 0, 0, 0, c.row_stride, a.dtype, c.dtype, accumulate};
+  shape.a_row = form == MatmulForm::tn ? 1 : a.row_stride;
+  shape.a_column = form == MatmulForm::tn ? a.row_stride : 1;
+  shape.b_row = form == MatmulForm::nt ? 1 : b.row_stride;
+  shape.b_column = form == MatmulForm::nt ? b.row_stride : 1;
+  try {
+    engine.run(shape, c.data, a.data, b.data);
+  } catch (const dnnl::error& error) {
+    throw DeviceError("matmul: oneDNN failed on " + std::to_string(m) + "x" + std::to_string(n) + "x" +
+                      std::to_string(k) + " " + name_of(a.dtype) + ": " + error.what());
+  }
+  if (out.dtype != c.dtype) convert(context, out, c);
+}
+
+}  // namespace
+
+void matmul(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form) {
+  multiply(context, c, a, b, form, false);
+}
+
+void matmul_add(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form) {
+  multiply(context, c, a, b, form, true);
+}
+
+}  // namespace simper::cpu

@@ -1,0 +1,76 @@
+#include "cpu/stream.h"
+
+#include <omp.h>
+
+#include "core/error.h"
+#include "cpu/context.h"
+
+namespace simper::cpu {
+
+CpuStream::CpuStream(int threads) : ring_(1024), worker_([this, threads] { work(threads); }) {}
+
+CpuStream::~CpuStream() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  worker_.join();
+  const auto closed = std::make_exception_ptr(DeviceError("the stream was closed before it got here"));
+  for (; count_ > 0; --count_, head_ = (head_ + 1) % ring_.size()) {
+    if (ring_[head_].done) ring_[head_].done(closed);
+  }
+}
+
+void CpuStream::enqueue(const char* op, Command command) { push({op, std::move(command), nullptr}); }
+
+void CpuStream::finish(std::function<void(std::exception_ptr)> done) {
+  push({nullptr, Command(), std::move(done)});
+}
+
+void CpuStream::push(Entry entry) {
+  {
+    std::lock_guard lock(mutex_);
+    if (count_ == ring_.size()) {
+      std::vector<Entry> larger(2 * ring_.size());
+      for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(head_ + i) % ring_.size()]);
+      ring_ = std::move(larger);
+      head_ = 0;
+    }
+    ring_[(head_ + count_) % ring_.size()] = std::move(entry);
+    ++count_;
+  }
+  wake_.notify_one();
+}
+
+void CpuStream::work(int threads) {
+  omp_set_num_threads(threads);  // a setting of the calling thread: two streams never share it
+  CpuContext context;
+  for (;;) {
+    Entry entry;
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [this] { return stop_ || count_ > 0; });
+      if (stop_) return;
+      entry = std::move(ring_[head_]);
+      ring_[head_] = Entry();
+      head_ = (head_ + 1) % ring_.size();
+      --count_;
+    }
+    run(entry, context);
+  }
+}
+
+void CpuStream::run(Entry& entry, Context& context) {
+  if (entry.op == nullptr) return entry.done(std::exchange(error_, nullptr));
+  if (error_) return;
+  try {
+    entry.command(context);
+  } catch (const ContractError&) {
+    error_ = std::current_exception();  // its message names the op already
+  } catch (const std::exception& error) {
+    error_ = std::make_exception_ptr(DeviceError(std::string(entry.op) + ": " + error.what()));
+  }
+}
+
+}  // namespace simper::cpu

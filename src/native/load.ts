@@ -1,0 +1,97 @@
+import { existsSync } from "node:fs";
+import { createRequire } from "node:module";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+import { AddonError, ContractError, DeviceError, MemoryError } from "../errors.js";
+
+/** What the addon exports: handles are integers, dtypes indices into {@link DTYPES}. */
+export interface Addon {
+  setErrorClasses(...classes: (new (message: string) => Error)[]): void;
+  openDevice(name: string, threads: number): number;
+  closeDevice(device: number): void;
+  openStream(device: number): number;
+  closeStream(stream: number): void;
+  openArena(device: number, bytes: number, name: string): number;
+  closeArena(arena: number): void;
+  arenaUsed(arena: number): number;
+  allocate(arena: number, dtype: number, shape: readonly number[]): number;
+  view(
+    base: number,
+    byteOffset: number,
+    dtype: number,
+    shape: readonly number[],
+    rowStride: number | undefined,
+  ): number;
+  setWindow(window: number, base: number, begin: number, rows: number): void;
+  write(stream: number, tensor: number, array: ArrayBufferView): void;
+  read(stream: number, tensor: number, array: ArrayBufferView): Promise<void>;
+  finish(stream: number): Promise<void>;
+  info(): Omit<AddonInfo, "path">;
+  readonly ops: Readonly<Record<string, (stream: number, ...args: number[]) => void>>;
+}
+
+/** What this build of the addon can use on this machine. */
+export interface AddonInfo {
+  /** File the addon was loaded from. */
+  readonly path: string;
+  readonly cpu: {
+    /** Best instruction set oneDNN will use. */
+    readonly isa: string;
+    readonly onednn: string;
+    readonly threads: number;
+    /** Whether bf16 GEMMs run in hardware, and the kernel oneDNN picks for them. */
+    readonly bf16: boolean;
+    readonly bf16Kernel: string;
+  };
+  readonly backends: readonly { name: string; available: boolean; detail: string }[];
+}
+
+let loaded: { addon: Addon; path: string } | undefined;
+
+/** Root of the package: the folder that holds package.json, whether run from a clone or an install. */
+const packageRoot = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");
+
+/** Loads the native addon once per thread. @throws AddonError naming every path tried and why it failed. */
+export function loadAddon(): Addon {
+  return load().addon;
+}
+
+/** @throws AddonError when the addon is not built. */
+export function addonInfo(): AddonInfo {
+  const { addon, path } = load();
+  return { path, ...addon.info() };
+}
+
+function load(): { addon: Addon; path: string } {
+  if (loaded) return loaded;
+  // libgomp reads this once, when it is loaded: threads that wait for work soon sleep, so that the event
+  // loop gets its share of a small machine.
+  process.env.GOMP_SPINCOUNT ??= "20000";
+  const require = createRequire(import.meta.url);
+  const tried: string[] = [];
+  for (const candidate of candidates()) {
+    if (!existsSync(candidate)) {
+      tried.push(`  ${candidate}: no such file`);
+      continue;
+    }
+    try {
+      const addon = require(candidate) as Addon;
+      addon.setErrorClasses(ContractError, MemoryError, DeviceError);
+      loaded = { addon, path: candidate };
+      return loaded;
+    } catch (error) {
+      tried.push(`  ${candidate}: ${(error as Error).message}`);
+    }
+  }
+  throw new AddonError(`the native addon is not there:\n${tried.join("\n")}`, {
+    hint: "build it with: npx simper-native build",
+  });
+}
+
+function candidates(): string[] {
+  const explicit = process.env.SIMPER_NATIVE_BINDING;
+  if (explicit) return [path.resolve(explicit)];
+  return ["Release", "Debug"].map((kind) =>
+    path.join(packageRoot, "build", kind, "simper_native.node"),
+  );
+}

@@ -1,0 +1,75 @@
+import { loadAddon } from "./load.js";
+import { MATMUL_FORMS, type MatmulForm, type OpName, type Ops, opMethod } from "./ops.js";
+import { type HostArray, hostArray, Tensor } from "./tensor.js";
+
+type Argument = Tensor | MatmulForm | number;
+
+// The op methods are added below, one per entry of the addon's op table.
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the methods exist once the addon is loaded
+export interface Stream extends Ops {}
+
+/**
+ * An ordered queue of work on a device, and the object ops are called on. Calls check their arguments,
+ * enqueue and return at once; the event loop stays free. The first failure makes the stream skip what
+ * follows until the next `done()` or `read()`, which rejects with it.
+ */
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: see above
+export class Stream {
+  readonly id: number;
+
+  /** Use {@link Device.stream}. */
+  constructor(device: number) {
+    bindOps();
+    this.id = loadAddon().openStream(device);
+  }
+
+  /** Copies a host array (taken now, free for reuse on return) into a dense tensor. */
+  write(tensor: Tensor, array: HostArray | Uint8Array): void {
+    loadAddon().write(this.id, tensor.id, array);
+  }
+
+  /** The tensor's elements as they are once everything enqueued so far has run. */
+  async read(tensor: Tensor): Promise<HostArray> {
+    const array = hostArray(tensor.dtype, tensor.size);
+    await loadAddon().read(this.id, tensor.id, array);
+    return array;
+  }
+
+  /** As {@link read}, into an array the caller keeps. */
+  readInto(tensor: Tensor, array: HostArray | Uint8Array): Promise<void> {
+    return loadAddon().read(this.id, tensor.id, array);
+  }
+
+  /** Resolves once everything enqueued so far has run. @throws the first failure since the last wait. */
+  done(): Promise<void> {
+    return loadAddon().finish(this.id);
+  }
+
+  /** Drops what has not started, waits for what has, and joins the thread. */
+  dispose(): void {
+    loadAddon().closeStream(this.id);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+let bound = false;
+
+function bindOps(): void {
+  if (bound) return;
+  for (const [name, op] of Object.entries(loadAddon().ops)) {
+    const method = function (this: Stream, ...args: Argument[]): void {
+      op(this.id, ...args.map(toNative));
+    };
+    Object.defineProperty(Stream.prototype, opMethod(name as OpName), { value: method });
+  }
+  bound = true;
+}
+
+function toNative(argument: Argument): number {
+  if (argument instanceof Tensor) return argument.id;
+  if (typeof argument === "string") return MATMUL_FORMS.indexOf(argument);
+  return argument;
+}
