@@ -11,27 +11,23 @@ namespace simper::contracts {
 
 namespace {
 
-const Kind kFloat{DType::f32, DType::bf16};  // "x" of the op table
-
-std::string text(int64_t value) { return std::to_string(value); }
+constexpr Kind kFloat{DType::f32, DType::bf16};  // "x" of the op table
 
 void positive(const Contract& op, const char* name, int64_t value) {
-  op.require(value >= 1, std::string(name) + " is " + text(value), "at least 1");
+  op.require(value >= 1, name, " is ", value, ", expected at least 1");
 }
 
 void check_matmul(const Contract& op, Tensor c, const Kind& c_kind, Tensor a, Tensor b,
                   MatmulForm form) {
-  op.tensor("b", b, kFloat, 2);
-  op.tensor("a", a, Kind("b", b), 2);
+  op.matrix("b", b, kFloat);
+  op.matrix("a", a, Kind("b", b));
   op.require(form == MatmulForm::nn || form == MatmulForm::nt || form == MatmulForm::tn,
-             "form is " + text(static_cast<int64_t>(form)), "nn (0), nt (1) or tn (2)");
+             "form is ", static_cast<int64_t>(form), ", expected nn (0), nt (1) or tn (2)");
   const bool a_transposed = form == MatmulForm::tn, b_transposed = form == MatmulForm::nt;
   const int64_t M = a.shape[a_transposed ? 1 : 0], K = a.shape[a_transposed ? 0 : 1];
   const int64_t N = b.shape[b_transposed ? 0 : 1], K_of_b = b.shape[b_transposed ? 1 : 0];
-  const char* a_side = a_transposed ? "rows of a" : "columns of a";
-  op.require(K == K_of_b,
-             std::string("b has ") + text(K_of_b) + (b_transposed ? " columns" : " rows"),
-             text(K) + " = " + a_side);
+  op.require(K == K_of_b, "b has ", K_of_b, b_transposed ? " columns" : " rows", ", expected ", K,
+             a_transposed ? " = rows of a" : " = columns of a");
   op.expect("c", c, c_kind, {M, N},
             form == MatmulForm::nn   ? "rows of a, columns of b"
             : form == MatmulForm::nt ? "rows of a, rows of b"
@@ -56,50 +52,49 @@ void check_rope(const Contract& op, const char* name, Tensor x, Tensor positions
   const auto [T, columns] = op.matrix(name, x, kFloat);
   op.expect("positions", positions, DType::i32, {T}, (std::string("rows of ") + name).c_str());
   const int64_t D = op.matrix("table", table, DType::f32).second;
-  op.require(D >= 2 && D % 2 == 0, "table has " + text(D) + " columns",
-             "the head dim, an even number");
+  op.require(D >= 2 && D % 2 == 0, "table has ", D,
+             " columns, expected the head dim, an even number");
   positive(op, "heads", heads);
-  op.require(heads <= columns / D, std::string(name) + " has " + text(columns) + " columns",
-             "at least heads x head dim = " + text(heads) + " x " + text(D));
+  op.require(heads <= columns / D, name, " has ", columns,
+             " columns, expected at least heads x head dim = ", heads, " x ", D);
 }
 
 // Head dim of a row {heads q heads, kv_heads k heads, kv_heads v heads}.
 int64_t head_dim(const Contract& op, Tensor qkv, int64_t heads, int64_t kv_heads) {
   positive(op, "heads", heads);
   positive(op, "kv_heads", kv_heads);
-  op.require(heads % kv_heads == 0, "heads is " + text(heads),
-             "a multiple of kv_heads = " + text(kv_heads));
+  op.require(heads % kv_heads == 0, "heads is ", heads,
+             ", expected a multiple of kv_heads = ", kv_heads);
   const int64_t columns = qkv.shape[1], all = heads + 2 * kv_heads;
   op.require(columns > 0 && columns % all == 0 && columns / all % 2 == 0,
-             "qkv has " + text(columns) + " columns",
-             "a multiple of heads + 2 kv_heads = " + text(all) + " with an even head dim");
+             "qkv has ", columns, " columns, expected a multiple of heads + 2 kv_heads = ", all,
+             " with an even head dim");
   return columns / all;
 }
 
 // The same when only `heads` and the width of the caches, kv_heads · D, are known. Returns heads · D.
 int64_t query_columns(const Contract& op, Tensor k_cache, Tensor v_cache, Tensor qkv,
                       int64_t heads) {
-  op.tensor("qkv", qkv, kFloat, 2);
-  op.tensor("k_cache", k_cache, Kind("qkv", qkv), 2);
+  op.matrix("qkv", qkv, kFloat);
+  op.matrix("k_cache", k_cache, Kind("qkv", qkv));
   op.like("v_cache", v_cache, "k_cache", k_cache);
   positive(op, "heads", heads);
   const int64_t columns = qkv.shape[1], kv_columns = k_cache.shape[1];
   const int64_t queries = columns - 2 * kv_columns;
   const int64_t D = queries / heads;
   op.require(queries > 0 && queries % heads == 0 && D % 2 == 0,
-             "qkv has " + text(columns) + " columns",
-             "heads x head dim + 2 x columns of k_cache = " + text(heads) + " x head dim + 2 x " +
-                 text(kv_columns) + " with an even head dim");
+             "qkv has ", columns, " columns, expected heads x head dim + 2 x columns of k_cache = ",
+             heads, " x head dim + 2 x ", kv_columns, " with an even head dim");
   const bool whole = kv_columns > 0 && kv_columns % D == 0 && heads % (kv_columns / D) == 0;
-  op.require(whole, "k_cache has " + text(kv_columns) + " columns",
-             "kv_heads x head dim, with head dim " + text(D) + " and kv_heads a divisor of heads = " +
-                 text(heads));
+  op.require(whole, "k_cache has ", kv_columns,
+             " columns, expected kv_heads x head dim, with head dim ", D,
+             " and kv_heads a divisor of heads = ", heads);
   return queries;
 }
 
 void check_response_loss(const Contract& op, Tensor mean, Tensor loss, Tensor coefficient,
                          Tensor logp, Tensor responses) {
-  op.tensor("responses", responses, DType::i32, 2);
+  op.matrix("responses", responses, DType::i32);
   const int64_t R = responses.shape[0];
   op.expect("responses", responses, DType::i32, {R, 3}, "{begin, end, side} of each response");
   op.expect("mean", mean, DType::f32, {R}, "rows of responses");
@@ -116,14 +111,14 @@ void check_response_loss(const Contract& op, Tensor mean, Tensor loss, Tensor co
 // ---- memory -------------------------------------------------------------------------------------
 void fill(Tensor x, float) {
   const Contract op{"fill"};
-  op.tensor("x", x, kFloat, x.rank);
+  op.tensor("x", x, kFloat);
 }
 
 void convert(Tensor y, Tensor x) {
   const Contract op{"convert"};
   const Kind stored{DType::f32, DType::bf16, DType::f16};
-  op.tensor("x", x, stored, x.rank);
-  op.tensor("y", y, stored, y.rank);
+  op.tensor("x", x, stored);
+  op.tensor("y", y, stored);
   Tensor model = x;
   model.dtype = y.dtype;
   op.like("y", y, "x", model);
@@ -158,8 +153,7 @@ void embedding_backward(Tensor d_weight, Tensor dy, Tensor unique, Tensor offset
   const int64_t U = op.vector("unique", unique, DType::i32);
   op.expect("offsets", offsets, DType::i32, {U + 1}, "size of unique + 1");
   const int64_t listed = op.vector("rows", rows, DType::i32);
-  op.require(listed <= T, "rows has shape (" + text(listed) + ")",
-             "at most " + text(T) + " = rows of dy");
+  op.require(listed <= T, "rows has shape (", listed, "), expected at most ", T, " = rows of dy");
   op.apart("d_weight", d_weight, "dy", dy);
 }
 
@@ -318,8 +312,8 @@ void logprob_backward(Tensor d_logits, Tensor logits, Tensor lse, Tensor labels,
   const int64_t logits_bytes = logits.row_stride * size_of(logits.dtype);
   if (d_logits.data == logits.data) {
     op.require(N <= 1 || bytes == logits_bytes,
-               "d_logits lies over logits with " + text(bytes) + " bytes per row",
-               text(logits_bytes) + " = bytes per row of logits");
+               "d_logits lies over logits with ", bytes, " bytes per row, expected ", logits_bytes,
+               " = bytes per row of logits");
   } else {
     op.apart("d_logits", d_logits, "logits", logits);
   }
@@ -338,7 +332,7 @@ void sft_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor 
 void sum_squares(Tensor partials, Tensor x) {
   const Contract op{"sum_squares"};
   const int64_t B = op.vector("partials", partials, DType::f32);
-  op.require(B >= 1, "partials has shape (0)", "at least 1 block");
+  op.require(B >= 1, "partials has shape (0), expected at least 1 block");
   op.vector("x", x, DType::f32);
   op.apart("partials", partials, "x", x);
 }
@@ -347,7 +341,7 @@ void clip_factor(Tensor out, Tensor partials, float max_norm) {
   const Contract op{"clip_factor"};
   op.expect("out", out, DType::f32, {2}, "{norm, factor}");
   op.vector("partials", partials, DType::f32);
-  op.require(max_norm >= 0, "max_norm is " + std::to_string(max_norm), "0 (never clips) or more");
+  op.require(max_norm >= 0, "max_norm is ", max_norm, ", expected 0 (never clips) or more");
 }
 
 void adamw(Tensor weight, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor clip, double lr,
@@ -369,12 +363,12 @@ void adamw(Tensor weight, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor
       op.apart(states[i].name, states[i].tensor, states[j].name, states[j].tensor);
     }
   }
-  op.require(std::isfinite(lr), "lr is " + std::to_string(lr), "a finite number");
-  op.require(beta1 >= 0 && beta1 < 1, "beta1 is " + std::to_string(beta1), "0 <= beta1 < 1");
-  op.require(beta2 >= 0 && beta2 < 1, "beta2 is " + std::to_string(beta2), "0 <= beta2 < 1");
-  op.require(eps >= 0, "eps is " + std::to_string(eps), "0 or more");
-  op.require(std::isfinite(weight_decay), "weight_decay is " + std::to_string(weight_decay),
-             "a finite number");
+  op.require(std::isfinite(lr), "lr is ", lr, ", expected a finite number");
+  op.require(beta1 >= 0 && beta1 < 1, "beta1 is ", beta1, ", expected 0 <= beta1 < 1");
+  op.require(beta2 >= 0 && beta2 < 1, "beta2 is ", beta2, ", expected 0 <= beta2 < 1");
+  op.require(eps >= 0, "eps is ", eps, ", expected 0 or more");
+  op.require(std::isfinite(weight_decay), "weight_decay is ", weight_decay,
+             ", expected a finite number");
   positive(op, "step", step);
 }
 
