@@ -1,0 +1,284 @@
+import { readFileSync } from "node:fs";
+import path from "node:path";
+import { ConfigError } from "../errors.js";
+import { explain } from "./explain.js";
+import { foreignKeys, isIdle } from "./foreign.js";
+import { didYouMean, nearest, toCodeName, toRecipeKey } from "./names.js";
+import { overrideValue, parseOverrides } from "./overrides.js";
+import {
+  aliases,
+  type Config,
+  crossCheck,
+  keysWithoutEffect,
+  lengthNotices,
+  type RecipeInput,
+  recipeSchema,
+  resolveDefaults,
+} from "./schema.js";
+import { type Place, parseYamlMap } from "./yaml.js";
+
+export interface Recipe {
+  /** Every key with its default filled in; frozen. */
+  readonly config: Config;
+  /** What the user should know, each a sentence to print once. */
+  readonly notices: readonly string[];
+  /** The recipe file as named by the caller, and the folder it lies in. */
+  readonly path: string;
+  readonly baseDir: string;
+}
+
+export interface LoadOptions {
+  /** Options of the calling command (`--device`), so that a mistyped one is recognised. */
+  readonly flags?: readonly string[];
+}
+
+/**
+ * Reads a recipe and applies the overrides of a command line (`["--learning_rate", "1e-6"]`).
+ *
+ * @throws ConfigError naming every problem at once, each with `file:line:column` or its flag.
+ * @example
+ * const { config, notices } = loadRecipe("configs/quickstart.yaml", ["--max_steps", "10"]);
+ */
+export function loadRecipe(
+  file: string,
+  words: readonly string[] = [],
+  options: LoadOptions = {},
+): Recipe {
+  const yaml = parseYamlMap(readRecipe(file), file);
+  const check = new Check(file);
+  for (const [key, value] of yaml.values) {
+    check.add(key, value, (inner, part) => {
+      const place = yaml.place([key, ...inner], part);
+      return { label: `${file}:${place.line}:${place.column}  ${display(key, inner)}`, place };
+    });
+  }
+  const { overrides, strays } = parseOverrides(words);
+  for (const word of strays) {
+    check.problem({ label: word }, "unexpected argument; overrides are written --key value");
+  }
+  const flags = options.flags ?? [];
+  for (const { flag, key, entry, text } of overrides) {
+    const accepts = (value: unknown): boolean => check.accepts(key, value);
+    const value = overrideValue(text, accepts);
+    const where = (inner: readonly PropertyKey[]): Where => ({ label: display(flag, inner) });
+    if (text === undefined && !accepts(true) && check.knows(key)) {
+      check.problem({ label: flag }, "expects a value");
+    } else if (entry === undefined) {
+      check.add(key, value, where, flags);
+    } else {
+      check.addEntry(key, entry, value, where);
+    }
+  }
+  const { config, notices } = check.finish();
+  return { config, notices, path: file, baseDir: path.dirname(path.resolve(file)) };
+}
+
+/**
+ * The same checks and defaults for a recipe written in code, with code's spelling of the keys.
+ *
+ * @throws ConfigError naming every problem at once.
+ */
+export function defineConfig(input: RecipeInput): Pick<Recipe, "config" | "notices"> {
+  const check = new Check("config");
+  for (const [name, value] of Object.entries(input)) {
+    if (value === undefined) continue;
+    check.add(toRecipeKey(name), value, (inner) => ({ label: `config.${display(name, inner)}` }));
+  }
+  return check.finish();
+}
+
+/** How a problem's line starts, and its place in the file for sorting. */
+interface Where {
+  readonly label: string;
+  readonly place?: Place;
+}
+type Locate = (inner: readonly PropertyKey[], part: "key" | "value") => Where;
+
+const shape: Readonly<Record<string, Field>> = recipeSchema.shape;
+type Field = {
+  safeParse(value: unknown): { success: boolean };
+  meta(): Record<string, unknown> | undefined;
+};
+
+/** Collects keys from every source, then validates them all at once. */
+class Check {
+  private readonly values = new Map<string, { value: unknown; locate: Locate }>();
+  private readonly foreign = new Map<string, { value: unknown; locate: Locate }>();
+  private readonly problems: { where: Where; message: string }[] = [];
+
+  constructor(private readonly source: string) {}
+
+  problem(where: Where, message: string): void {
+    this.problems.push({ where, message });
+  }
+
+  /** Takes one key; a later source replaces an earlier one, two spellings in one source clash. */
+  add(key: string, value: unknown, locate: Locate, flags: readonly string[] = []): void {
+    const name = codeName(key);
+    if (name === undefined) {
+      if (Object.hasOwn(foreignKeys, key)) this.foreign.set(key, { value, locate });
+      else this.problem(locate([], "key"), `unknown key${suggest(key, flags)}`);
+      return;
+    }
+    const earlier = this.values.get(name);
+    const where = locate([], "key");
+    if (earlier && where.place && earlier.locate([], "key").place) {
+      this.problem(where, `the same key as ${earlier.locate([], "key").label}; keep one of them`);
+    }
+    this.values.set(name, { value, locate });
+  }
+
+  /** Sets one entry of a key that holds a map, leaving the others as they are. */
+  addEntry(key: string, entry: string, value: unknown, locate: Locate): void {
+    const name = codeName(key);
+    if (name === undefined) {
+      if (Object.hasOwn(foreignKeys, key))
+        this.foreign.set(key, { value: { [entry]: value }, locate });
+      else this.problem(locate([], "key"), `unknown key${suggest(key, [])}`);
+      return;
+    }
+    const before = this.values.get(name);
+    const map = before?.value ?? {};
+    if (typeof map !== "object" || Array.isArray(map) || !this.accepts(key, {}, "map")) {
+      this.problem(locate([], "key"), `${key} is not a map, so it has no entry "${entry}"`);
+      return;
+    }
+    this.values.set(name, {
+      value: { ...map, [entry]: value },
+      locate: (inner, part) =>
+        before === undefined || inner[0] === entry
+          ? locate(inner.slice(1), part)
+          : before.locate(inner, part),
+    });
+  }
+
+  knows(key: string): boolean {
+    return codeName(key) !== undefined;
+  }
+
+  /** Whether a key takes this value; as a "map", whether it takes maps of any content. */
+  accepts(key: string, value: unknown, kind?: "map"): boolean {
+    const name = codeName(key);
+    if (name === undefined) return Object.hasOwn(foreignKeys, key);
+    const result = recipeSchema.safeParse({ [name]: value });
+    const issues = result.error?.issues.filter((issue) => issue.path[0] === name) ?? [];
+    if (kind !== "map") return issues.length === 0;
+    return !issues.some((issue) => issue.path.length === 1 && issue.code === "invalid_type");
+  }
+
+  finish(): Pick<Recipe, "config" | "notices"> {
+    const raw = Object.fromEntries([...this.values].map(([name, { value }]) => [name, value]));
+    const parsed = recipeSchema.safeParse(raw);
+    for (const issue of parsed.error?.issues ?? []) {
+      const name = String(issue.path[0]);
+      const later = (shape[name]?.meta()?..later ?? []) as string[];
+      const reason = explain(issue, raw, later);
+      this.problem(this.where(name, reason.path.slice(1), "value"), reason.message);
+    }
+    const idle: { key: string; reason: string }[] = [];
+    for (const [key, { value, locate }] of this.foreign) {
+      const known = foreignKeys[key]!;
+      if (isIdle(known, value)) continue;
+      if (known.refused) this.problem(locate([], "value"), refusal(value, known.reason));
+      else idle.push({ key, reason: known.reason });
+    }
+    const config = parsed.success ? resolveDefaults(parsed.data) : undefined;
+    for (const { key, message } of config === undefined ? [] : crossCheck(config)) {
+      this.problem(this.where(key, [], "value"), message);
+    }
+    if (config === undefined || this.problems.length > 0) throw this.error();
+    const given = new Set(
+      [...this.values].filter(([, { value }]) => value !== null).map(([name]) => name),
+    );
+    idle.push(...keysWithoutEffect(config, given));
+    const notices = lengthNotices(config, given);
+    if (idle.length > 0) notices.push(noEffectNotice(idle));
+    return { config: deepFreeze(config), notices };
+  }
+
+  /** Where a key was given, or the recipe as a whole when it was not. */
+  private where(name: string, inner: readonly PropertyKey[], part: "key" | "value"): Where {
+    const given = this.values.get(name);
+    if (given !== undefined) return given.locate(inner, part);
+    return {
+      label: `${this.source}: ${display(this.source === "config" ? name : toRecipeKey(name), inner)}`,
+    };
+  }
+
+  private error(): ConfigError {
+    const order = ({ where }: { where: Where }): number =>
+      where.place ? where.place.line * 1e6 + where.place.column : Number.MAX_SAFE_INTEGER;
+    const lines = this.problems
+      .toSorted((a, b) => order(a) - order(b))
+      .map(({ where, message }) => `${where.label}: ${message}`);
+    if (lines.length === 1) return new ConfigError(lines[0]!);
+    return new ConfigError(
+      `${lines.length} problems\n${lines.map((line) => `  ${line}`).join("\n")}`,
+    );
+  }
+}
+
+function codeName(key: string): string | undefined {
+  if (Object.hasOwn(aliases, key)) return aliases[key];
+  const name = toCodeName(key);
+  return Object.hasOwn(shape, name) && toRecipeKey(name) === key ? name : undefined;
+}
+
+function suggest(key: string, flags: readonly string[]): string {
+  if (Object.hasOwn(shape, key)) return ` (did you mean "${toRecipeKey(key)}"?)`;
+  const flag = nearest(
+    key,
+    flags.map((text) => text.replace(/^--/, "")),
+  );
+  const known = [...Object.keys(shape).map(toRecipeKey), ...Object.keys(aliases)];
+  const near = nearest(key, [...known, ...(flag === undefined ? [] : [flag])]);
+  if (near !== undefined)
+    return near === flag ? ` (did you mean "--${flag}"?)` : ` (did you mean "${near}"?)`;
+  return didYouMean(key, Object.keys(foreignKeys));
+}
+
+function refusal(value: unknown, reason: string): string {
+  return `${JSON.stringify(value)} cannot be honoured: ${reason}`;
+}
+
+/** `dataset_mixer["rows.jsonl"]`, `dataset_splits[1]`. */
+function display(key: string, inner: readonly PropertyKey[]): string {
+  return (
+    key +
+    inner.map((step) => (typeof step === "number" ? `[${step}]` : `["${String(step)}"]`)).join("")
+  );
+}
+
+/** One line for all such keys, grouped by why. */
+function noEffectNotice(idle: readonly { key: string; reason: string }[]): string {
+  const byReason = new Map<string, string[]>();
+  for (const { key, reason } of idle) byReason.set(reason, [...(byReason.get(reason) ?? []), key]);
+  const groups = [...byReason].map(([reason, keys]) => `${keys.join(", ")} (${reason})`);
+  return `accepted, no effect: ${groups.join("; ")}`;
+}
+
+function readRecipe(file: string): string {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const why =
+      code === "ENOENT"
+        ? "there is no such file"
+        : code === "EISDIR"
+          ? "it is a folder"
+          : String(code);
+    throw new ConfigError(`${file}: cannot read the recipe: ${why}`, {
+      cause: error,
+      hint: "Give the path of a YAML file, for example configs/quickstart.yaml.",
+    });
+  }
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) {
+    Object.values(value).forEach(deepFreeze);
+    Object.freeze(value);
+  }
+  return value;
+}

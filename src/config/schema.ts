@@ -1,0 +1,148 @@
+import * as z from "zod";
+import {
+  DEFAULT_MAX_LENGTH,
+  DEFAULT_MAX_PROMPT_LENGTH,
+  dataFields,
+  dataKeysWithoutEffect,
+} from "../data/schema.js";
+import { lossFields, lossFieldsWithoutEffect } from "../loss/schema.js";
+import { optimFields } from "../optim/schema.js";
+import { trainFields } from "../train/schema.js";
+import { modelFields } from "./model-schema.js";
+import { toRecipeKey } from "./names.js";
+
+/** Every key of a recipe, each declared beside the code that reads it. */
+export const recipeSchema = z.strictObject({
+  ...modelFields,
+  ...dataFields,
+  ...trainFields,
+  ...optimFields,
+  ...lossFields,
+});
+
+/** What a recipe may say, in code's spelling: everything with a default may be left out. */
+export type RecipeInput = z.input<typeof recipeSchema>;
+type Parsed = z.output<typeof recipeSchema>;
+
+/** The keys whose default depends on other keys, with the types they have once it is known. */
+interface Resolved {
+  /** Whether the test split is evaluated at all; at the end it then always is. */
+  doEval: boolean;
+  evalStrategy: "no" | "steps" | "epoch";
+  evalSteps: number;
+  saveDtype: "float32" | "bfloat16";
+  /** false: start anew; true: the newest checkpoint in outputDir; else the path of one. */
+  resumeFromCheckpoint: boolean | string;
+  maxLength: number;
+  maxPromptLength: number;
+}
+
+/** A recipe with every default filled in. */
+export type Config = Readonly<Omit<Parsed, keyof Resolved> & Resolved>;
+
+/** Other spellings of a key that recipes use. */
+export const aliases: Readonly<Record<string, keyof RecipeInput>> = {
+  evaluation_strategy: "evalStrategy",
+  dtype: "torchDtype",
+};
+
+/** Fills in the defaults that depend on other keys, as Hugging Face's TrainingArguments does. */
+export function resolveDefaults(parsed: Parsed): Config {
+  const asked = parsed.doEval !== false;
+  const evalStrategy = parsed.evalStrategy ?? (parsed.evalSteps === null ? "no" : "steps");
+  const doEval = asked && (parsed.doEval === true || evalStrategy !== "no" || parsed.evalOnStart);
+  return {
+    ...parsed,
+    doEval,
+    evalStrategy: doEval ? evalStrategy : "no",
+    evalSteps: parsed.evalSteps ?? parsed.loggingSteps,
+    saveDtype: parsed.saveDtype ?? (parsed.bf16 ? "bfloat16" : "float32"),
+    resumeFromCheckpoint: parsed.resumeFromCheckpoint ?? false,
+    maxLength: parsed.maxLength ?? DEFAULT_MAX_LENGTH,
+    maxPromptLength: parsed.maxPromptLength ?? DEFAULT_MAX_PROMPT_LENGTH,
+  };
+}
+
+/** Something about one key that only shows beside the others. */
+export interface Remark {
+  readonly key: keyof RecipeInput;
+  readonly message: string;
+}
+
+/** Rules between keys; each remark makes the recipe unusable. */
+export function crossCheck(config: Config): Remark[] {
+  const remarks: Remark[] = [];
+  if (config.sftWeight > 0) {
+    remarks.push({
+      key: "sftWeight",
+      message: "an SFT term beside the loss is not supported yet; use 0",
+    });
+  }
+  if (config.lossType !== "sft" && config.maxPromptLength >= config.maxLength) {
+    remarks.push({
+      key: "maxPromptLength",
+      message:
+        `expected less than max_length (${config.maxLength}), received ${config.maxPromptLength}: ` +
+        "a pair cut to that would have no response token left to score",
+    });
+  }
+  if (config.doEval && !config.datasetSplits.some((split) => split.includes("test"))) {
+    remarks.push({
+      key: "datasetSplits",
+      message:
+        `evaluation needs a split whose name contains "test", received ` +
+        `[${config.datasetSplits.join(", ")}]; add one or set do_eval: false`,
+    });
+  }
+  if (!config.datasetSplits.some((split) => split.includes("train"))) {
+    remarks.push({
+      key: "datasetSplits",
+      message:
+        `training needs a split whose name contains "train", received ` +
+        `[${config.datasetSplits.join(", ")}]`,
+    });
+  }
+  return remarks;
+}
+
+const dataReasons = {
+  datasetConfigs: "local files have no configurations",
+  preprocessingNumWorkers: "rows are prepared in one process as they are read",
+  truncationSide: "truncation_mode decides, as in the reference pipeline",
+} as const satisfies Record<(typeof dataKeysWithoutEffect)[number], string>;
+
+/** What the user should know about lengths that the recipe leaves open; the reference warns too. */
+export function lengthNotices(config: Config, given: ReadonlySet<string>): string[] {
+  const open = (["maxLength", "maxPromptLength"] as const)
+    .filter((name) => !given.has(name) && (name === "maxLength" || config.lossType !== "sft"))
+    .map((name) => `${toRecipeKey(name)}: ${config[name]}`);
+  return open.length > 0 ? [`not in the recipe, so the default is used: ${open.join(", ")}`] : [];
+}
+
+/** Keys that were given and are set aside, and why. */
+export function keysWithoutEffect(
+  config: Config,
+  given: ReadonlySet<string>,
+): { key: string; reason: string }[] {
+  const found: { key: string; reason: string }[] = [];
+  for (const name of lossFieldsWithoutEffect.filter((key) => given.has(key))) {
+    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it` });
+  }
+  for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {
+    found.push({ key: toRecipeKey(name), reason: dataReasons[name] });
+  }
+  if (config.torchDtype === "bfloat16" || config.torchDtype === "float16") {
+    found.push({ key: "torch_dtype", reason: "weights are read as stored; bf16 decides the rest" });
+  }
+  if (config.warmupSteps > 0 && config.warmupRatio > 0) {
+    found.push({ key: "warmup_ratio", reason: `warmup_steps is ${config.warmupSteps} and wins` });
+  }
+  if (given.has("evalSteps") && config.evalStrategy !== "steps") {
+    const why = config.doEval ? `eval_strategy is ${config.evalStrategy}` : "do_eval is false";
+    found.push({ key: "eval_steps", reason: why });
+  }
+  if (given.has("saveSteps") && config.saveStrategy !== "steps") {
+    found.push({ key: "save_steps", reason: `save_strategy is ${config.saveStrategy}` });
+  }
+  return found;
+}

@@ -1,0 +1,74 @@
+import * as z from "zod";
+
+const count = z.int().positive();
+
+/**
+ * Recipe keys of the training loop, its evaluation and its checkpoints. Names and defaults are those of
+ * Hugging Face's TrainingArguments; where this project differs the text says so.
+ */
+export const trainFields = {
+  perDeviceTrainBatchSize: count
+    .default(8)
+    .describe("Examples per device and accumulation step; packing decides the real micro-batches."),
+  perDeviceEvalBatchSize: count
+    .default(8)
+    .describe("The same for evaluation; never changes a result."),
+  gradientAccumulationSteps: count
+    .default(1)
+    .describe("An optimizer step is a mean over batch size x accumulation x ranks examples."),
+  numTrainEpochs: z.number().positive().default(3).describe("Passes over the training data."),
+  maxSteps: z
+    .int()
+    .refine((steps) => steps === -1 || steps > 0, "expected -1 or a whole number above 0")
+    .default(-1)
+    .describe("Optimizer steps; overrides num_train_epochs. -1: not set."),
+  seed: z.int().nonnegative().default(42).describe("Seed of the data order."),
+  bf16: z
+    .boolean()
+    .default(false)
+    .describe("bf16 weights and activations with f32 master weights and moments; false: f32."),
+
+  doEval: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe("Evaluate on the test split, at the end too. Default: true with an eval_strategy."),
+  evalStrategy: z
+    .enum(["no", "steps", "epoch"])
+    .nullable()
+    .default(null)
+    .describe('When to evaluate during training. Default: "steps" where eval_steps is given.'),
+  evalSteps: count
+    .nullable()
+    .default(null)
+    .describe("Optimizer steps between evaluations. Default: logging_steps."),
+  evalOnStart: z.boolean().default(false).describe("Evaluate once before the first step."),
+
+  loggingSteps: count.default(500).describe("Optimizer steps between two lines on the console."),
+  saveStrategy: z
+    .enum(["no", "steps", "epoch"])
+    .default("steps")
+    .describe("When to write checkpoint-<step>/; output_dir is written at the end in any case."),
+  saveSteps: count.default(500).describe("Optimizer steps between checkpoints."),
+  saveTotalLimit: count
+    .nullable()
+    .default(null)
+    .describe("Keep this many checkpoints, the newest ones. Default: all."),
+  saveDtype: z
+    .enum(["float32", "bfloat16"])
+    .nullable()
+    .default(null)
+    .describe("Type of the saved weights. Default: bfloat16 with bf16, else float32."),
+  outputDir: z.string().min(1).default("trainer_output").describe("Folder of everything written."),
+  resumeFromCheckpoint: z
+    .union([z.boolean(), z.string().min(1)])
+    .nullable()
+    .default(null)
+    .describe("A checkpoint folder, or true: the newest one in output_dir."),
+  runName: z.string().nullable().default(null).describe("Name of the run, shown when it starts."),
+
+  gradientCheckpointing: z
+    .boolean()
+    .default(false)
+    .describe("Keep only the input of each block and compute the rest again in the backward pass."),
+};

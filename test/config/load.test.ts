@@ -1,0 +1,360 @@
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { after, test } from "node:test";
+import { defineConfig, loadRecipe } from "#src/config/load.js";
+import { ConfigError } from "#src/errors.js";
+
+const dir = mkdtempSync(path.join(os.tmpdir(), "simper-config-"));
+after(() => rmSync(dir, { recursive: true }));
+
+const minimal = `model_name_or_path: models/tiny
+dataset_mixer:
+  rows.jsonl: 1.0
+`;
+// The two lengths have defaults that are worth a notice.
+const lengths = "max_length: 256\nmax_prompt_length: 128\n";
+
+function write(text: string, name = "my-run.yaml"): string {
+  const file = path.join(dir, name);
+  writeFileSync(file, text);
+  return file;
+}
+
+/** The message of the error a recipe raises, with the temporary folder left out. */
+function refusal(text: string, words: string[] = [], flags: string[] = []): string {
+  try {
+    loadRecipe(write(text), words, { flags });
+  } catch (error) {
+    assert.ok(error instanceof ConfigError, String(error));
+    assert.equal(error.exitCode, 2);
+    return error.message.replaceAll(`${dir}/`, "");
+  }
+  assert.fail(`the recipe was accepted:\n${text}`);
+}
+
+test("a minimal recipe gets Hugging Face's defaults", () => {
+  const { config, notices, baseDir } = loadRecipe(write(minimal));
+  assert.equal(config.modelNameOrPath, "models/tiny");
+  assert.deepEqual(config.datasetMixer, { "rows.jsonl": 1 });
+  assert.equal(config.learningRate, 5e-5);
+  assert.equal(config.lrSchedulerType, "linear");
+  assert.equal(config.numTrainEpochs, 3);
+  assert.equal(config.maxSteps, -1);
+  assert.equal(config.perDeviceTrainBatchSize, 8);
+  assert.equal(config.gradientAccumulationSteps, 1);
+  assert.equal(config.maxGradNorm, 1);
+  assert.equal(config.adamBeta2, 0.999);
+  assert.equal(config.lossType, "SimPER");
+  assert.equal(config.bf16, false);
+  assert.equal(config.saveDtype, "float32");
+  assert.equal(config.doEval, false);
+  assert.equal(config.evalStrategy, "no");
+  assert.equal(config.saveStrategy, "steps");
+  assert.equal(config.resumeFromCheckpoint, false);
+  assert.deepEqual([config.maxLength, config.maxPromptLength], [512, 128]);
+  assert.deepEqual(notices, [
+    "not in the recipe, so the default is used: max_length: 512, max_prompt_length: 128",
+  ]);
+  assert.equal(baseDir, dir);
+  assert.deepEqual(loadRecipe(write(minimal + lengths)).notices, []);
+});
+
+test("the config is frozen through and through", () => {
+  const { config } = loadRecipe(write(minimal));
+  assert.ok(Object.isFrozen(config));
+  assert.ok(Object.isFrozen(config.datasetMixer));
+});
+
+test("numbers in scientific notation are numbers", () => {
+  for (const [text, value] of [
+    ["1e-6", 1e-6],
+    ["6.0e-7", 6e-7],
+    ["1E-3", 1e-3],
+    [".5", 0.5],
+  ] as const) {
+    assert.equal(
+      loadRecipe(write(`${minimal}learning_rate: ${text}\n`)).config.learningRate,
+      value,
+    );
+    assert.equal(loadRecipe(write(minimal), ["--learning_rate", text]).config.learningRate, value);
+  }
+});
+
+test("evaluation follows from what the recipe gives", () => {
+  const cases: [string, boolean, string, number][] = [
+    ["do_eval: true", true, "no", 500],
+    ["do_eval: true\neval_steps: 4", true, "steps", 4],
+    ["eval_steps: 4", true, "steps", 4],
+    ["eval_strategy: epoch", true, "epoch", 500],
+    ["evaluation_strategy: steps\nlogging_steps: 5", true, "steps", 5],
+    ["evaluation_strategy: steps\ndo_eval: false", false, "no", 500],
+    ["eval_on_start: true", true, "no", 500],
+  ];
+  for (const [lines, doEval, strategy, steps] of cases) {
+    const { config } = loadRecipe(write(`${minimal}${lines}\n`));
+    assert.deepEqual(
+      [config.doEval, config.evalStrategy, config.evalSteps],
+      [doEval, strategy, steps],
+      lines,
+    );
+  }
+});
+
+test("save_dtype follows bf16 unless it is given", () => {
+  const dtype = (lines: string) => loadRecipe(write(minimal + lines)).config.saveDtype;
+  assert.equal(dtype("bf16: true\n"), "bfloat16");
+  assert.equal(dtype("bf16: true\nsave_dtype: float32\n"), "float32");
+});
+
+test("overrides replace the file's values and are read as YAML", () => {
+  const words = [
+    "--learning_rate=1e-6",
+    "--bf16",
+    "false",
+    "--dataset_mixer",
+    '{"d.jsonl": 1.0}',
+  ].concat([
+    "--dataset_splits",
+    "[train, test]",
+    "--max-steps",
+    "-1",
+    "--run_name",
+    "7",
+    "--do_eval",
+  ]);
+  const { config } = loadRecipe(write(`${minimal}bf16: true\nlearning_rate: 1.0\n`), words);
+  assert.equal(config.learningRate, 1e-6);
+  assert.equal(config.bf16, false);
+  assert.deepEqual(config.datasetMixer, { "d.jsonl": 1 });
+  assert.deepEqual(config.datasetSplits, ["train", "test"]);
+  assert.equal(config.maxSteps, -1);
+  assert.equal(config.runName, "7");
+  assert.equal(config.doEval, true);
+});
+
+test("a dotted override sets one entry of a map", () => {
+  const { config } = loadRecipe(write(minimal), ["--dataset_mixer.more.jsonl", "0.5"]);
+  assert.deepEqual(config.datasetMixer, { "rows.jsonl": 1, "more.jsonl": 0.5 });
+  assert.match(
+    refusal(minimal, ["--seed.x", "1"]),
+    /^--seed\.x: seed is not a map, so it has no entry "x"$/,
+  );
+  assert.match(
+    refusal(minimal, ["--dataset_mixer.more.jsonl", "much"]),
+    /^--dataset_mixer\.more\.jsonl: expected a number.*received "much"$/,
+  );
+});
+
+test("the later of two overrides wins, under either name of the key", () => {
+  const { config } = loadRecipe(write(minimal), ["--seed", "1", "--seed", "2"]);
+  assert.equal(config.seed, 2);
+  const { config: other } = loadRecipe(write(`${minimal}evaluation_strategy: steps\n`), [
+    "--eval_strategy",
+    "epoch",
+  ]);
+  assert.equal(other.evalStrategy, "epoch");
+});
+
+test("merge keys take over values and keep their places", () => {
+  const text = `model_name_or_path: m
+dataset_mixer: &mix
+  rows.jsonl: 1.0
+dataset_configs_of_another_tool: 1
+`;
+  assert.match(refusal(text), /^my-run\.yaml:4:1 {2}dataset_configs_of_another_tool: unknown key/);
+  const merged = `model_name_or_path: m
+<<: {learning_rate: banana}
+dataset_mixer:
+  rows.jsonl: 1.0
+`;
+  assert.equal(
+    refusal(merged),
+    'my-run.yaml:2:21  learning_rate: expected a number, received "banana"',
+  );
+});
+
+test("an unknown key is refused with its place and the nearest name", () => {
+  assert.equal(
+    refusal(`${minimal}\nlearning_rte: 1e-6\n`),
+    'my-run.yaml:5:1  learning_rte: unknown key (did you mean "learning_rate"?)',
+  );
+  assert.equal(refusal(`  \n${minimal}zzzzqq: 1\n`), "my-run.yaml:5:1  zzzzqq: unknown key");
+  // Code's spelling is not the recipe's.
+  assert.equal(
+    refusal(`${minimal}learningRate: 1\n`),
+    'my-run.yaml:4:1  learningRate: unknown key (did you mean "learning_rate"?)',
+  );
+});
+
+test("an unknown override is refused with the nearest key or option", () => {
+  assert.equal(
+    refusal(minimal, ["--learning_rte", "1"]),
+    '--learning_rte: unknown key (did you mean "learning_rate"?)',
+  );
+  assert.equal(
+    refusal(minimal, ["--devise", "cpu"], ["--device"]),
+    '--devise: unknown key (did you mean "--device"?)',
+  );
+  assert.equal(
+    refusal(minimal, ["cpu"]),
+    "cpu: unexpected argument; overrides are written --key value",
+  );
+  assert.equal(refusal(minimal, ["--learning_rate", "--bf16"]), "--learning_rate: expects a value");
+});
+
+test("a value that does not fit is refused with its place, what was expected and what came", () => {
+  const cases: [string, string][] = [
+    ["learning_rate: banana", '4:16  learning_rate: expected a number, received "banana"'],
+    ['learning_rate: "1"', '4:16  learning_rate: expected a number, received "1"'],
+    ["learning_rate:", "4:1  learning_rate: expected a number, received null (nothing)"],
+    ["learning_rate: -1", "4:16  learning_rate: expected a number at least 0, received -1"],
+    ["warmup_ratio: 3", "4:15  warmup_ratio: expected a number at most 1, received 3"],
+    ["bf16: on", '4:7  bf16: expected true or false, received "on"'],
+    ["seed: 1.5", "4:7  seed: expected a whole number, received 1.5"],
+    ["max_steps: 0", "4:12  max_steps: expected -1 or a whole number above 0, received 0"],
+    [
+      "per_device_train_batch_size: 0",
+      "4:30  per_device_train_batch_size: expected a number above 0, received 0",
+    ],
+    [
+      "resume_from_checkpoint: 3",
+      "4:25  resume_from_checkpoint: expected true or false or text, received 3",
+    ],
+    ["output_dir: ''", '4:13  output_dir: expected text that is not empty, received ""'],
+    [
+      "save_strategy: step",
+      '4:16  save_strategy: expected one of "no", "steps", "epoch", received "step" (did you mean "steps"?)',
+    ],
+    ["loss_type: hinge", '4:12  loss_type: "hinge" is not supported yet; use "SimPER", "sft"'],
+    [
+      "loss_type: simper",
+      '4:12  loss_type: expected one of "SimPER", "sft", received "simper" (did you mean "SimPER"?)',
+    ],
+    [
+      "optim: adafactor",
+      '4:8  optim: "adafactor" is not supported yet; use "adamw_torch", "adamw_torch_fused"',
+    ],
+    ["dataset_splits: [train, 3]", "4:25  dataset_splits[1]: expected text, received 3"],
+  ];
+  for (const [line, message] of cases) {
+    assert.equal(refusal(`${minimal}${line}\n`), `my-run.yaml:${message}`);
+  }
+});
+
+test("what is missing is named", () => {
+  const message = refusal("dataset_mixer:\n  a.jsonl: 1.0\n");
+  assert.equal(message, "my-run.yaml: model_name_or_path: this key is required: expected text");
+});
+
+test("every problem is reported at once, in the order of the file", () => {
+  const message = refusal(`${minimal}seed: x\nlearning_rte: 1\nuse_peft: true\n`, [
+    "--bf16",
+    "maybe",
+  ]);
+  assert.deepEqual(message.split("\n"), [
+    "4 problems",
+    '  my-run.yaml:4:7  seed: expected a number, received "x"',
+    '  my-run.yaml:5:1  learning_rte: unknown key (did you mean "learning_rate"?)',
+    "  my-run.yaml:6:11  use_peft: true cannot be honoured: adapters are not supported; all weights are trained",
+    '  --bf16: expected true or false, received "maybe"',
+  ]);
+});
+
+test("rules between keys", () => {
+  const cases: [string, RegExp][] = [
+    [
+      "max_length: 100\nmax_prompt_length: 100",
+      /^my-run\.yaml:5:20 {2}max_prompt_length: expected less than max_length \(100\), received 100/,
+    ],
+    [
+      "do_eval: true\ndataset_splits: [train]",
+      /^my-run\.yaml:5:17 {2}dataset_splits: evaluation needs a split whose name contains "test", received \[train\]; add one or set do_eval: false$/,
+    ],
+    [
+      "dataset_splits: [test]",
+      /^my-run\.yaml:4:17 {2}dataset_splits: training needs a split whose name contains "train"/,
+    ],
+    [
+      "sft_weight: 0.5",
+      /^my-run\.yaml:4:13 {2}sft_weight: an SFT term beside the loss is not supported yet; use 0$/,
+    ],
+  ];
+  for (const [lines, message] of cases) assert.match(refusal(`${minimal}${lines}\n`), message);
+});
+
+test("a file that is no recipe is refused with a reason", () => {
+  const cases: [string, string][] = [
+    ["", "my-run.yaml: the recipe is empty; expected lines of the form `key: value`"],
+    ["# nothing\n\n", "my-run.yaml: the recipe is empty; expected lines of the form `key: value`"],
+    ["- a\n", "my-run.yaml:1:1  expected a map of keys (`key: value` lines), received a list"],
+    [
+      "just text\n",
+      'my-run.yaml:1:1  expected a map of keys (`key: value` lines), received "just text"',
+    ],
+    ["seed: 1\nseed: 2\n", "my-run.yaml:2:1  not valid YAML: duplicated mapping key"],
+    ["seed: [1\n", "my-run.yaml:2:1  not valid YAML: "],
+  ];
+  for (const [text, message] of cases) assert.ok(refusal(text).startsWith(message), refusal(text));
+});
+
+test("the two names of one key clash inside a file", () => {
+  assert.match(
+    refusal(`${minimal}evaluation_strategy: steps\neval_strategy: epoch\n`),
+    /^my-run\.yaml:5:1 {2}eval_strategy: the same key as my-run\.yaml:4:1 {2}evaluation_strategy; keep one of them$/,
+  );
+});
+
+test("a recipe that cannot be read is refused with a reason", () => {
+  assert.throws(() => loadRecipe("no/such.yaml"), {
+    code: "ERR_SIMPER_CONFIG",
+    message: "no/such.yaml: cannot read the recipe: there is no such file",
+  });
+  assert.throws(() => loadRecipe(dir), {
+    message: `${dir}: cannot read the recipe: it is a folder`,
+  });
+});
+
+test("keys that change nothing are accepted and named in one notice", () => {
+  const { notices } = loadRecipe(
+    write(
+      `${minimal}${lengths}beta: 2.0\ngamma_beta_ratio: 0.5\nattn_implementation: sdpa\nreport_to:\n- wandb\nuse_peft: false\ntorch_dtype: null\npush_to_hub: false\n`,
+    ),
+    ["--hub_model_id", "x"],
+  );
+  assert.equal(notices.length, 1);
+  assert.match(notices[0]!, /^accepted, no effect: /);
+  assert.match(notices[0]!, /beta, gamma_beta_ratio \(SimPER does not use it\)/);
+  assert.match(notices[0]!, /attn_implementation \(/);
+  assert.match(notices[0]!, /report_to \(metrics are written to metrics\.jsonl\)/);
+  assert.match(notices[0]!, /hub_model_id \(nothing is uploaded\)/);
+  assert.doesNotMatch(notices[0]!, /use_peft|torch_dtype|push_to_hub/);
+});
+
+test("warmup_steps wins over warmup_ratio and says so", () => {
+  const { config, notices } = loadRecipe(
+    write(`${minimal}${lengths}warmup_steps: 3\nwarmup_ratio: 0.1\n`),
+  );
+  assert.equal(config.warmupSteps, 3);
+  assert.match(notices[0]!, /warmup_ratio \(warmup_steps is 3 and wins\)/);
+});
+
+test("a key that would change the numbers and is not supported is refused", () => {
+  for (const line of [
+    "load_in_4bit: true",
+    "push_to_hub: true",
+    "fp16: true",
+    "lr_scheduler_kwargs: {a: 1}",
+  ]) {
+    assert.match(refusal(`${minimal}${line}\n`), /cannot be honoured: /, line);
+  }
+});
+
+test("defineConfig checks a recipe written in code", () => {
+  const input = { modelNameOrPath: "m", datasetMixer: { "a.jsonl": 1 } };
+  assert.equal(defineConfig({ ...input, learningRate: 1 }).config.learningRate, 1);
+  assert.throws(() => defineConfig({ ...input, learningRate: -1 }), {
+    message: "config.learningRate: expected a number at least 0, received -1",
+  });
+});
