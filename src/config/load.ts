@@ -171,7 +171,7 @@ class Check {
     const parsed = recipeSchema.safeParse(raw);
     for (const issue of parsed.error?.issues ?? []) {
       const name = String(issue.path[0]);
-      const later = (shape[name]?.meta()?..later ?? []) as string[];
+      const later = (shape[name]?.meta()?.later ?? []) as string[];
       const reason = explain(issue, raw, later);
       this.problem(this.where(name, reason.path.slice(1), "value"), reason.message);
     }
