@@ -1,0 +1,10 @@
+import { sft } from "./sft.js";
+import { simper } from "./simper.js";
+import type { Loss } from "./loss.js";
+
+export type { Loss } from "./loss.js";
+
+/** Losses by the recipe's `loss_type`. */
+export const losses = { SimPER: simper, sft } as const satisfies Record<string, Loss>;
+
+export type LossType = keyof typeof losses;

@@ -1,0 +1,12 @@
+import type { Loss } from "./loss.js";
+
+/**
+ * SimPER: −exp(mean logp of the chosen response) + exp(mean logp of the rejected one), the mean over the
+ * pairs of an optimizer step. No reference model, no hyper-parameters. [Xiao et al. 2025, eq. 4]
+ */
+export const simper: Loss = {
+  examples: "pairs",
+  scale: ({ examples }) => 1 / examples,
+  reduce: (s, mean, loss, coefficient, logp, responses, scale) =>
+    s.simperLoss(mean, loss, coefficient, logp, responses, scale),
+};
