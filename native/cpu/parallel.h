@@ -38,6 +38,15 @@ void parallel_rows(int64_t rows, int64_t row_bytes, F&& f) {
   });
 }
 
+// f(begin, end) on the blocks [0, block), [block, 2·block) ... of [0, n): unlike parallel_ranges, the cuts do
+// not depend on the number of threads.
+template <class F>
+void parallel_blocks(int64_t n, int64_t block, F&& f) {
+  parallel_ranges((n + block - 1) / block, 2, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) f(i * block, std::min((i + 1) * block, n));
+  });
+}
+
 // f(i) for every i, handed out one by one: for tasks of unequal length. Tasks must not depend on who runs them.
 template <class F>
 void parallel_tasks(int64_t n, F&& f) {

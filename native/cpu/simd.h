@@ -1,5 +1,6 @@
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -37,18 +38,31 @@ inline void store(bf16* p, Vec v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// The first n <= kLanes elements; missing lanes are `rest`.
+// The first n <= kLanes elements; missing lanes are `rest`. Through the same full-width load and store, so
+// that an element's bits do not depend on where a range ends, and by memcpy, so that a bf16 output may lie
+// over its f32 input.
 template <class T>
 inline Vec load(const T* p, int64_t n, float rest = 0.0f) {
   if (n >= kLanes) return load(p);
-  float lanes[kLanes];
-  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = i < n ? static_cast<float>(p[i]) : rest;
-  return load(lanes);
+  T part[kLanes] = {};
+  std::memcpy(part, p, static_cast<std::size_t>(n) * sizeof(T));
+  constexpr VecI32 kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return kLane < static_cast<int32_t>(n) ? load(part) : splat(rest);
 }
 template <class T>
 inline void store(T* p, Vec v, int64_t n) {
   if (n >= kLanes) return store(p, v);
-  for (int64_t i = 0; i < n; ++i) p[i] = T(v[i]);
+  T part[kLanes];
+  store(part, v);
+  std::memcpy(p, part, static_cast<std::size_t>(n) * sizeof(T));
+}
+
+// f(i, k) on [0, n) by groups of k = kLanes elements; the last group may be shorter.
+template <class F>
+inline void for_lanes(int64_t n, F&& f) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) f(i, kLanes);
+  if (i < n) f(i, n - i);
 }
 
 // Pairwise, so that the order of the sum does not depend on the vector width.
@@ -69,6 +83,14 @@ inline float max(Vec v) {
 }
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
+// Written per lane: the compiler knows the vector instruction.
+inline Vec sqrt(Vec v) {
+  float lanes[kLanes];
+  store(lanes, v);
+  for (int64_t i = 0; i < kLanes; ++i) lanes[i] = std::sqrt(lanes[i]);
+  return load(lanes);
+}
+
 // e^x: x = n·ln2 + r, |r| <= ln2/2, a degree-6 polynomial for e^r and n added to the exponent. Relative
 // error below 2e-7; exactly 0 below -87.3 (also for -inf), clamped above 88.3 (+inf is not produced); NaN stays NaN.
 inline Vec exp(Vec x) {
@@ -86,7 +108,8 @@ inline Vec exp(Vec x) {
   p = p * r * r + r + 1.0f;
   const VecI32 exponent = (std::bit_cast<VecI32>(rounded) - std::bit_cast<VecI32>(shifter)) << 23;
   const Vec y = std::bit_cast<Vec>(std::bit_cast<VecI32>(p) + exponent);
-  return x < -87.336f ? splat(0.0f) : y;
+  // A NaN's low bits would end up in the exponent and could make a number of it.
+  return x < -87.336f ? splat(0.0f) : (x != x ? x : y);
 }
 
 }  // namespace simper::cpu
