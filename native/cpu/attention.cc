@@ -1,0 +1,58 @@
+// Flash-attention forward on packed segments with shared prefixes and grouped heads.   [Dao 2023, alg. 1]
+//   o = softmax(q·kᵀ/√D + mask)·v        lse = logsumexp of each row, kept for the backward
+//
+//   One task: a query tile (about 192 rows: positions × the G query heads of one key/value head) over all key
+//   tiles it sees, in the order of rows; tasks go out longest first. attention_work.h cuts the tiles,
+//   attention_online.h has the algorithm, attention_tiles.h the micro-kernel. No (T,T) matrix exists.
+//
+//   Cost: 4·D flops per visible couple (query, key) and query head, about half a tile more on diagonals, and
+//   one exponential. Each output element is computed by one task in a fixed order: equal bits for any number
+//   of threads.
+//   Limits: any even D (padded to 16 lanes inside), tuned for 16 to 128.
+#include "cpu/attention_online.h"
+#include "cpu/attention_work.h"
+#include "cpu/parallel.h"
+#include "ops/ops.h"
+
+namespace simper::cpu {
+
+void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segments, int64_t heads,
+                       int64_t kv_heads) {
+  using namespace attention;
+  const int64_t T = qkv.rows(), D = qkv.row_size() / (heads + 2 * kv_heads), G = heads / kv_heads;
+  const Work& work = plan_work(segments, T, queries_per_tile(G));
+
+  with_dtype(qkv.dtype, [&]<class E>(E*) {
+    parallel_rows(T, heads * D, [&](int64_t t) {
+      if (work.covered[t]) return;
+      std::fill_n(o.row<E>(t), heads * D, E(0.0f));
+      std::fill_n(lse.row<float>(t), heads, 0.0f);
+    });
+    parallel_tasks(static_cast<int64_t>(work.queries.size()) * kv_heads, [&](int64_t task) {
+      const QueryTile& tile = work.queries[work.queries_longest_first[task / kv_heads]];
+      const int64_t kv = task % kv_heads, positions = tile.end - tile.begin, rows = positions * G;
+      Scratch& scratch = thread_scratch();
+      scratch.reset(OnlineSoftmax::scratch_floats(rows, D));
+      OnlineSoftmax softmax(scratch, rows, D);
+      softmax.begin<E>(positions, G, [&](int64_t i) { return qkv.row<E>(tile.begin + i) + kv * G * D; });
+
+      const auto fold = [&](const KeyTile& keys, auto&& visible) {
+        const E* row = qkv.row<E>(keys.begin);
+        softmax.fold(row + (heads + kv) * D, row + (heads + kv_heads + kv) * D, qkv.row_stride,
+                     keys.end - keys.begin, visible);
+      };
+      for (int64_t k = tile.prefix_first; k < tile.prefix_last; ++k) {
+        fold(work.keys[k], [](int64_t) { return kKeys; });
+      }
+      for (int64_t k = tile.own_first; k < tile.own_last; ++k) {
+        const int64_t behind = tile.begin - work.keys[k].begin;  // the first query's place in the key tile
+        fold(work.keys[k], [=](int64_t r) { return behind + r / G + 1; });
+      }
+
+      softmax.finish<E>(positions, G, [&](int64_t i) { return o.row<E>(tile.begin + i) + kv * G * D; });
+      for (int64_t r = 0; r < rows; ++r) lse.row<float>(tile.begin + r / G)[kv * G + r % G] = softmax.lse(r);
+    });
+  });
+}
+
+}  // namespace simper::cpu
