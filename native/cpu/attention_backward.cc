@@ -167,9 +167,10 @@ struct Backward {
       load_keys(keys, tile, kv);
       clear_keys(keys);
       for (int64_t i = family.query_first; i < family.query_last; ++i) {
-        if (!work.queries[i].sees(key_tile)) continue;
-        load_queries(queries, work.queries[i], kv);
-        gradient.add(queries, keys, key_tile >= work.queries[i].own_first, false, true);
+        const QueryTile& seeing = work.queries[i];
+        if (!seeing.sees_own(key_tile) && !seeing.sees_prefix(key_tile)) continue;
+        load_queries(queries, seeing, kv);
+        gradient.add(queries, keys, seeing.sees_own(key_tile), false, true);
       }
       store_keys(keys, tile, kv);
     });

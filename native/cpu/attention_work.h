@@ -27,9 +27,8 @@ struct QueryTile {
   int32_t family;
   int64_t cost;  // visible (query, key) couples
 
-  bool sees(int64_t key_tile) const {
-    return (prefix_first <= key_tile && key_tile < prefix_last) || (own_first <= key_tile && key_tile < own_last);
-  }
+  bool sees_own(int64_t key_tile) const { return own_first <= key_tile && key_tile < own_last; }
+  bool sees_prefix(int64_t key_tile) const { return prefix_first <= key_tile && key_tile < prefix_last; }
 };
 
 // Segments tied by prefixes, such as a pair: no row of one family sees a key of another.
