@@ -4,19 +4,15 @@ import type { ModelShape } from "./shape.js";
  * Angles of rotary position embedding [Su et al. 2021]: row p holds cos(p·f_i) and then sin(p·f_i) for
  * f_i = theta^(−2i/D), i < D/2.
  *
- * transformers forms the angles in f32 and so do we: at large positions the rounding shows.
- *
  * @returns (positions, D) f32
  */
 export function ropeTable(shape: ModelShape, positions: number): Float32Array {
   const half = shape.headDim / 2;
-  const frequencies = Array.from({ length: half }, (_, i) =>
-    Math.fround(1 / Math.fround(shape.ropeTheta ** ((2 * i) / shape.headDim))),
-  );
+  const frequencies = Array.from({ length: half }, (_, i) => shape.ropeTheta ** (-i / half));
   const table = new Float32Array(positions * shape.headDim);
   for (let p = 0; p < positions; p++) {
     for (let i = 0; i < half; i++) {
-      const angle = Math.fround(p * frequencies[i]!);
+      const angle = p * frequencies[i]!;
       table[p * shape.headDim + i] = Math.cos(angle);
       table[p * shape.headDim + half + i] = Math.sin(angle);
     }

@@ -1,0 +1,179 @@
+import { CheckpointError } from "../errors.js";
+import { type DType, sizeOf, type Stream, type Tensor, type Window } from "../native/index.js";
+import {
+  planShards,
+  type Safetensors,
+  type SafetensorsDtype,
+  SafetensorsWriter,
+  type TensorEntry,
+} from "./safetensors.js";
+
+/** A checkpoint tensor and where it lives: rows `[begin, begin + rows)` of a parameter. */
+export interface StoredTensor {
+  readonly name: string;
+  readonly shape: readonly number[];
+  /** Written when loading, the first one read when saving: weights and their f32 masters. */
+  readonly tensors: readonly Tensor[];
+  readonly begin: number;
+}
+
+const DTYPE_OF: Partial<Record<SafetensorsDtype, DType>> = { F32: "f32", BF16: "bf16", F16: "f16" };
+const NAME_OF = { f32: "F32", bf16: "BF16", f16: "F16", i32: "I32" } as const;
+
+/** Bytes of the staging tensor through which weights pass on their way to or from a file. */
+export const STAGING_BYTES = 16 << 20;
+
+/**
+ * Moves tensors between files and device memory in pieces of the staging tensor, so that no model is ever
+ * whole in host memory. @param staging (n) f32 that the caller owns.
+ */
+export class WeightMover {
+  readonly #s: Stream;
+  readonly #staging: Tensor;
+  readonly #host: Uint8Array;
+  readonly #windows = new Map<Tensor, Window>();
+  readonly #views = new Map<string, Window>();
+
+  constructor(s: Stream, staging: Tensor) {
+    this.#s = s;
+    this.#staging = staging;
+    this.#host = new Uint8Array(staging.bytes);
+  }
+
+  /**
+   * Reads every target from the file, converted to the dtypes it is kept in.
+   *
+   * @param ignore names that may be in the file without a target.
+   * @throws CheckpointError for a missing, extra or misshaped tensor or one that holds no floats; all tensors
+   *   are checked before the first is read.
+   */
+  async load(
+    source: Safetensors,
+    targets: readonly StoredTensor[],
+    where: string,
+    ignore: (name: string) => boolean = () => false,
+  ): Promise<void> {
+    checkTensors(source, targets, where, ignore);
+    for (const target of targets) {
+      const dtype = DTYPE_OF[source.info(target.name).dtype]!;
+      await this.#pieces(target, dtype, async (staged, byteOffset, windows) => {
+        const bytes = this.#host.subarray(0, staged.bytes);
+        await source.read(target.name, byteOffset, bytes.length, bytes);
+        this.#s.write(staged, bytes);
+        for (const window of windows) this.#s.convert(window, staged);
+      });
+    }
+    await this.#s.done();
+  }
+
+  /** Writes the tensors as `dtype` to `folder`, sharded as transformers does. Returns the files written. */
+  async save(
+    folder: string,
+    sources: readonly StoredTensor[],
+    dtype: DType,
+    fileNames?: (single: string) => string,
+  ): Promise<{ files: string[]; index: object | undefined }> {
+    const entries: TensorEntry[] = sources.map(({ name, shape }) => ({
+      name,
+      shape: [...shape],
+      dtype: NAME_OF[dtype],
+    }));
+    const byName = new Map(sources.map((source) => [source.name, source]));
+    const plan = planShards(entries);
+    const files: string[] = [];
+    for (const shard of plan.shards) {
+      const file = `${folder}/${fileNames?.(shard.file) ?? shard.file}`;
+      const writer = await SafetensorsWriter.create(file, shard.entries);
+      try {
+        for (const { name } of shard.entries) await this.#write(writer, byName.get(name)!, dtype);
+      } catch (error) {
+        await writer.abort();
+        throw error;
+      }
+      await writer.finish();
+      files.push(file);
+    }
+    return { files, index: plan.index };
+  }
+
+  async #write(writer: SafetensorsWriter, source: StoredTensor, dtype: DType): Promise<void> {
+    await this.#pieces(source, dtype, async (staged, _, windows) => {
+      this.#s.convert(staged, windows[0]!);
+      const bytes = this.#host.subarray(0, staged.bytes);
+      await this.#s.readInto(staged, bytes);
+      await writer.write(source.name, bytes);
+    });
+  }
+
+  /** Runs `move` on runs of whole rows that fit into the staging tensor. */
+  async #pieces(
+    stored: StoredTensor,
+    dtype: DType,
+    move: (staged: Tensor, byteOffset: number, windows: Window[]) => Promise<void>,
+  ): Promise<void> {
+    const [rows, ...rest] = stored.shape as [number, ...number[]];
+    const rowBytes = sizeOf(dtype) * rest.reduce((product, extent) => product * extent, 1);
+    const step = Math.min(rows, Math.floor(this.#staging.bytes / rowBytes));
+    if (step === 0) {
+      throw new CheckpointError(
+        `tensor "${stored.name}": a row of ${rowBytes} bytes does not fit into the staging memory of ${this.#staging.bytes}`,
+      );
+    }
+    const view = this.#view(dtype, [step, ...rest]);
+    for (let done = 0; done < rows; done += step) {
+      const count = Math.min(step, rows - done);
+      const windows = stored.tensors.map((t) => this.#window(t).set(stored.begin + done, count));
+      await move(view.set(0, count), done * rowBytes, windows);
+    }
+  }
+
+  #view(dtype: DType, shape: readonly number[]): Window {
+    const key = `${dtype} ${shape.join("x")}`;
+    let view = this.#views.get(key);
+    if (!view) {
+      view = this.#staging.view(shape, { dtype }).window();
+      this.#views.set(key, view);
+    }
+    return view;
+  }
+
+  #window(tensor: Tensor): Window {
+    let window = this.#windows.get(tensor);
+    if (!window) {
+      window = tensor.window();
+      this.#windows.set(tensor, window);
+    }
+    return window;
+  }
+}
+
+function checkTensors(
+  source: Safetensors,
+  targets: readonly StoredTensor[],
+  where: string,
+  ignore: (name: string) => boolean,
+): void {
+  const problems: string[] = [];
+  const wanted = new Set(targets.map(({ name }) => name));
+  for (const { name, shape } of targets) {
+    if (!source.has(name)) {
+      problems.push(`tensor "${name}" is missing`);
+      continue;
+    }
+    const info = source.info(name);
+    if (info.shape.join() !== shape.join()) {
+      problems.push(`tensor "${name}" has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`);
+    } else if (DTYPE_OF[info.dtype] === undefined) {
+      problems.push(`tensor "${name}" has dtype ${info.dtype}, expected F32, BF16 or F16`);
+    }
+  }
+  for (const name of source.names()) {
+    if (!wanted.has(name) && !ignore(name)) problems.push(`tensor "${name}" is not part of the model`);
+  }
+  if (problems.length === 0) return;
+  const shown = problems.slice(0, 5).join("; ");
+  const more = problems.length > 5 ? `; and ${problems.length - 5} more` : "";
+  throw new CheckpointError(`${where}: ${shown}${more}`, {
+    hint: "config.json and the weights must belong to the same model",
+  });
+}

@@ -1,0 +1,317 @@
+import type { PackedBatch } from "../data/types.js";
+import type { Loss } from "../loss/index.js";
+import {
+  type Attend,
+  type HeadGroup,
+  type HeadPlan,
+  headBackward,
+  headForward,
+  type Layout,
+  type LlamaActivations,
+  type LlamaBlock,
+  type LlamaEdge,
+  type LlamaScratch,
+  llamaActivations,
+  llamaBackward,
+  llamaForward,
+  llamaRecompute,
+  llamaScratch,
+  type ModelShape,
+  planHead,
+  ropeTable,
+} from "../model/index.js";
+import type { Stream, Tensor, Window } from "../native/index.js";
+import type { ParamStore } from "../parallel/store.js";
+import { type BatchLimits, type Buffers, tokenBucket } from "./buffers.js";
+
+/** What a micro-batch adds to its step: its loss and the weight of its terms. */
+export interface StepLoss {
+  readonly loss: Loss;
+  readonly scale: number;
+}
+
+/**
+ * The walk over the layers: one micro-batch forward, and backward when training. It enqueues work and never
+ * waits; gradients accumulate in the store, means and losses of the responses in `means` and `losses`.
+ */
+export class Pass {
+  readonly #s: Stream;
+  readonly #shape: ModelShape;
+  readonly #store: ParamStore;
+  readonly #limits: BatchLimits;
+  readonly #training: boolean;
+  readonly #checkpointing: boolean;
+  /** Windows that follow the token count T of the micro-batch. */
+  readonly #perToken: Window[] = [];
+  readonly #layers: LlamaActivations[];
+  readonly #scratch: LlamaScratch;
+  readonly #layout: Layout;
+  readonly #w: Record<string, Window> = {};
+  readonly #logits: { readonly f32: Window; readonly d: Window };
+  readonly #attend: Attend;
+  #tokens = 0;
+
+  constructor(
+    s: Stream,
+    shape: ModelShape,
+    store: ParamStore,
+    buffers: Buffers,
+    limits: BatchLimits,
+    mode: { readonly training: boolean; readonly checkpointing: boolean },
+  ) {
+    this.#s = s;
+    this.#shape = shape;
+    this.#store = store;
+    this.#limits = limits;
+    this.#training = mode.training;
+    this.#checkpointing = mode.checkpointing;
+    const perToken = (name: string): Window => {
+      const window = buffers.tensor(name).window();
+      this.#perToken.push(window);
+      return window;
+    };
+    const shared = mode.checkpointing || !mode.training;
+    const own = Object.keys(llamaActivations(shape)) as (keyof LlamaActivations)[];
+    const set = new Map<string, Window>();
+    this.#layers = Array.from({ length: shape.numLayers }, (_, l) => {
+      const tensors = own.map((name) => {
+        const layer = (name === "x" ? !mode.training : shared) ? 0 : l;
+        const key = `layer.${layer}.${name}`;
+        if (!set.has(key)) set.set(key, perToken(key));
+        return [name, set.get(key)!] as const;
+      });
+      return Object.fromEntries(tensors) as unknown as LlamaActivations;
+    });
+    const scratch = mode.training ? Object.keys(llamaScratch(shape)) : [];
+    this.#scratch = Object.fromEntries(
+      scratch.map((name) => [name, perToken(`scratch.${name}`)]),
+    ) as unknown as LlamaScratch;
+    for (const name of ["branch", "last", "lastRstd", "final", "tokens", "positions", "rowSources"]) {
+      this.#w[name] = perToken(name);
+    }
+    if (mode.training) for (const name of ["dResidual", "dFinal"]) this.#w[name] = perToken(name);
+    const others = ["segments", "uniqueTokens", "tokenOffsets", "tokenRows", "scoredRows"];
+    const head = ["scoredLabels", "responses", "scored", "logp", "lse", "coefficient"];
+    const results = ["means", "losses", ...(mode.training ? ["dScored"] : [])];
+    for (const name of [...others, ...head, ...results]) this.#w[name] = buffers.tensor(name).window();
+    this.#layout = {
+      positions: this.#w.positions!,
+      segments: this.#w.segments!,
+      ropeTable: buffers.tensor("ropeTable"),
+    };
+    const logits = buffers.tensor("logits");
+    const dtype = this.#layers[0]!.x.dtype;
+    const [rows, V] = logits.shape as [number, number];
+    // d logits lies over the logits: as bf16 each row keeps its place and fills the first half of it.
+    const d = dtype === "f32" ? logits : logits.view([rows, V], { dtype, rowStride: 2 * V });
+    this.#logits = { f32: logits.window(), d: d.window() };
+    this.#attend = (stream, o, lse, qkv) =>
+      stream.attentionForward(o, lse, qkv, this.#layout.segments, shape.numHeads, shape.numKvHeads);
+    s.write(buffers.tensor("ropeTable"), ropeTable(shape, limits.positions));
+  }
+
+  /**
+   * Forward and backward of one micro-batch. Means and losses of its responses go to rows
+   * `[firstResponse, …)` of the step's buffers.
+   */
+  train(batch: PackedBatch, step: StepLoss, firstResponse: number): void {
+    const plan = this.#begin(batch);
+    this.#embed();
+    this.#blocksUp();
+    const edge = this.#finalNorm();
+    this.#head(plan, edge, step, firstResponse, true);
+    this.#backward(edge);
+  }
+
+  /** Forward only: means and losses as in {@link train}. */
+  evaluate(batch: PackedBatch, step: StepLoss, firstResponse: number): void {
+    const plan = this.#begin(batch);
+    this.#embed();
+    this.#blocksUp();
+    this.#head(plan, this.#finalNorm(), step, firstResponse, false);
+  }
+
+  /** Forward only: log-probabilities of the scored rows, in the order of `batch.scoredRows`. */
+  async score(batch: PackedBatch): Promise<Float32Array> {
+    const plan = this.#begin(batch);
+    this.#embed();
+    this.#blocksUp();
+    const edge = this.#finalNorm();
+    this.#gather(plan);
+    for (const group of plan.groups) this.#forEachPart(group, () => this.#logProbs(edge));
+    const padded = (await this.#s.read(this.#w.logp!.set(0, plan.rows.length))) as Float32Array;
+    return padded.filter((_, n) => plan.rows[n]! >= 0);
+  }
+
+  /**
+   * Forward only, for generation: logits of the scored rows, handed to `use` while they are in memory.
+   * @param attendLayer attention of each layer, which may keep or read a key/value cache.
+   */
+  logits(batch: PackedBatch, attendLayer: (layer: number) => Attend, use: (logits: Tensor, group: HeadGroup) => void): void {
+    const plan = this.#begin(batch);
+    this.#embed();
+    this.#blocksUp(attendLayer);
+    const edge = this.#finalNorm();
+    this.#gather(plan);
+    for (const group of plan.groups) {
+      const logits = this.#logits.f32.set(0, group.rows);
+      this.#s.matmul(logits, this.#w.scored!.set(group.begin, group.rows), this.#headWeight(edge), "nt");
+      use(logits, group);
+    }
+  }
+
+  /** Attention among the tokens of the micro-batch, as training does it. */
+  get attend(): Attend {
+    return this.#attend;
+  }
+
+  // ---- the steps of the walk ---------------------------------------------------------------------------
+
+  /** Uploads the micro-batch, its token count rounded up to the bucket, and points the windows at it. */
+  #begin(batch: PackedBatch): HeadPlan {
+    const bucket = tokenBucket(this.#limits.tokens);
+    const T = Math.min(Math.ceil(batch.tokens.length / bucket) * bucket, this.#limits.tokens);
+    if (T !== this.#tokens) for (const window of this.#perToken) window.set(0, T);
+    this.#tokens = T;
+    const plan = planHead(batch, T, this.#limits.groupRows);
+    this.#upload("tokens", padTo(batch.tokens, T));
+    this.#upload("positions", padTo(batch.positions, T));
+    this.#upload("segments", batch.segments, 4);
+    this.#upload("scoredRows", plan.rows);
+    this.#upload("scoredLabels", plan.labels);
+    this.#upload("responses", plan.responses, 3);
+    if (this.#training) {
+      this.#upload("rowSources", plan.sources, 2);
+      this.#upload("uniqueTokens", batch.uniqueTokens);
+      this.#upload("tokenOffsets", batch.tokenOffsets);
+      this.#upload("tokenRows", batch.tokenRows);
+    }
+    return plan;
+  }
+
+  #upload(name: string, values: Int32Array, columns = 1): void {
+    this.#s.write(this.#w[name]!.set(0, values.length / columns), values);
+  }
+
+  #edge(): LlamaEdge {
+    return this.#store.acquire(this.#shape.numLayers) as LlamaEdge;
+  }
+
+  #headWeight(edge: LlamaEdge): Tensor {
+    return this.#shape.tiedEmbeddings ? edge.embedding : edge.head;
+  }
+
+  #embed(): void {
+    this.#s.embeddingForward(this.#layers[0]!.x, this.#w.tokens!, this.#edge().embedding);
+  }
+
+  #blocksUp(attendLayer: (layer: number) => Attend = () => this.#attend): void {
+    const { numLayers } = this.#shape;
+    for (let l = 0; l < numLayers; l++) {
+      if (l + 1 < numLayers) this.#store.prefetch(l + 1);
+      const w = this.#store.acquire(l) as LlamaBlock;
+      const before = l === 0 ? null : this.#layers[l - 1]!.mid;
+      llamaForward(this.#s, this.#shape, w, this.#layers[l]!, before, this.#w.branch!, this.#layout, attendLayer(l));
+      this.#store.release(l);
+    }
+  }
+
+  #finalNorm(): LlamaEdge {
+    const edge = this.#edge();
+    const { last, lastRstd, final, branch } = this.#w;
+    const mid = this.#layers.at(-1)!.mid;
+    this.#s.addRmsnormForward(final!, last!, lastRstd!, mid, branch!, edge.norm, this.#shape.rmsNormEps);
+    return edge;
+  }
+
+  #gather(plan: HeadPlan): void {
+    const n = plan.rows.length;
+    this.#s.gatherRows(this.#w.scored!.set(0, n), this.#w.final!, this.#w.scoredRows!.set(0, n));
+  }
+
+  /** LM head, log-probabilities and loss by groups of whole responses; with `backward`, d scored and dW too. */
+  #head(plan: HeadPlan, edge: LlamaEdge, step: StepLoss, firstResponse: number, backward: boolean): void {
+    this.#gather(plan);
+    const n = plan.rows.length;
+    this.#s.fill(this.#w.coefficient!.set(0, n), 0); // padding rows belong to no response
+    for (const group of plan.groups) {
+      const fits = group.rows <= this.#limits.groupRows;
+      this.#forEachPart(group, () => this.#logProbs(edge));
+      step.loss.reduce(
+        this.#s,
+        this.#w.means!.set(firstResponse + group.firstResponse, group.responses),
+        this.#w.losses!.set(firstResponse + group.firstResponse, group.responses),
+        this.#w.coefficient!.set(0, n),
+        this.#w.logp!.set(0, n),
+        this.#w.responses!.set(group.firstResponse, group.responses),
+        step.scale,
+      );
+      if (!backward) continue;
+      this.#forEachPart(group, () => {
+        // A response longer than the workspace computes its logits a second time.
+        if (!fits) this.#logProbs(edge);
+        this.#headBackward(edge);
+      });
+    }
+  }
+
+  /** Points the head's windows at rows of the group that fit into the workspace, part after part. */
+  #forEachPart(group: HeadGroup, work: () => void): void {
+    const { groupRows } = this.#limits;
+    for (let done = 0; done < group.rows; done += groupRows) {
+      const begin = group.begin + done;
+      const rows = Math.min(groupRows, group.rows - done);
+      for (const name of partWindows) this.#w[name]?.set(begin, rows);
+      this.#logits.f32.set(0, rows);
+      this.#logits.d.set(0, rows);
+      work();
+    }
+  }
+
+  #logProbs(edge: LlamaEdge): void {
+    const { logp, lse, scored, scoredLabels } = this.#w;
+    headForward(this.#s, logp!, lse!, this.#logits.f32, scored!, this.#headWeight(edge), scoredLabels!);
+  }
+
+  #headBackward(edge: LlamaEdge): void {
+    const { lse, scored, dScored, scoredLabels, coefficient } = this.#w;
+    const dEdge = this.#store.gradients(this.#shape.numLayers) as LlamaEdge;
+    const dHead = this.#shape.tiedEmbeddings ? dEdge.embedding : dEdge.head;
+    const { f32, d } = this.#logits;
+    headBackward(this.#s, dScored!, dHead, d, f32, lse!, scoredLabels!, coefficient!, scored!, this.#headWeight(edge));
+  }
+
+  #backward(edge: LlamaEdge): void {
+    const s = this.#s;
+    const { numLayers } = this.#shape;
+    const { dResidual, dFinal, dScored, rowSources, last, lastRstd, branch } = this.#w;
+    const dEdge = this.#store.gradients(numLayers) as LlamaEdge;
+    s.scatterRows(dFinal!, dScored!.set(0, this.#w.scoredRows!.rows), rowSources!);
+    s.rmsnormBackward(dResidual!, dEdge.norm, dFinal!, last!, edge.norm, lastRstd!);
+    for (let l = numLayers - 1; l >= 0; l--) {
+      if (l > 0) this.#store.prefetch(l - 1);
+      const w = this.#store.acquire(l) as LlamaBlock;
+      const a = this.#layers[l]!;
+      if (this.#checkpointing) {
+        llamaRecompute(s, this.#shape, w, a, branch!, this.#layout, this.#attend);
+      }
+      const dW = this.#store.gradients(l) as LlamaBlock;
+      llamaBackward(s, this.#shape, dResidual!, dW, w, a, this.#scratch, this.#layout);
+      this.#store.release(l);
+      this.#store.reduce(l);
+    }
+    const { uniqueTokens, tokenOffsets, tokenRows } = this.#w;
+    s.embeddingBackward(dEdge.embedding, dResidual!, uniqueTokens!, tokenOffsets!, tokenRows!);
+    this.#store.reduce(numLayers);
+  }
+}
+
+/** Windows over the gather list that move from part to part of a group. */
+const partWindows = ["scored", "dScored", "scoredLabels", "logp", "lse", "coefficient"] as const;
+
+function padTo(values: Int32Array, length: number): Int32Array {
+  if (values.length === length) return values;
+  const padded = new Int32Array(length);
+  padded.set(values);
+  return padded;
+}
