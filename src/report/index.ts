@@ -1,0 +1,13 @@
+export { type ConsoleOptions, createConsoleReporter } from "./console.js";
+export { createJsonlReporter } from "./jsonl.js";
+export {
+  combineReporters,
+  type EvalRecord,
+  type PairMetric,
+  pairMetrics,
+  type Reporter,
+  type RunInfo,
+  type RunSummary,
+  type StepRecord,
+} from "./records.js";
+export { createTrainerState, type TrainerState } from "./trainer-state.js";

@@ -1,0 +1,71 @@
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  writeFileSync,
+} from "node:fs";
+import path from "node:path";
+import type { EvalRecord, Reporter, StepRecord } from "./records.js";
+
+/**
+ * Appends every step and evaluation to `<output_dir>/metrics.jsonl`, one JSON object a line. Each line is
+ * one append, so that a killed run leaves at most its last line torn. A resumed run first cuts the file
+ * back to its checkpoint's step; a new run starts a new file.
+ */
+export function createJsonlReporter(): Reporter {
+  let file = "";
+  const append = (record: StepRecord | EvalRecord): void => {
+    appendFileSync(file, `${JSON.stringify(record)}\n`);
+  };
+  return {
+    start({ outputDir, resumedStep }) {
+      mkdirSync(outputDir, { recursive: true });
+      file = path.join(outputDir, "metrics.jsonl");
+      cutMetrics(file, resumedStep > 0 ? resumedStep : -1);
+    },
+    step: append,
+    eval: append,
+    notice() {},
+    end() {
+      const handle = openSync(file, "a");
+      fsyncSync(handle);
+      closeSync(handle);
+    },
+  };
+}
+
+/**
+ * Keeps the records up to and including `step`; later ones and lines that are no record (torn by a crash)
+ * go. Nothing changes on disk when nothing has to go.
+ */
+export function cutMetrics(file: string, step: number): void {
+  if (!existsSync(file)) return;
+  const text = readFileSync(file, "utf8");
+  const kept = text
+    .split("\n")
+    .filter((line) => stepOf(line) <= step)
+    .map((line) => `${line}\n`)
+    .join("");
+  if (kept === text) return;
+  const temporary = path.join(path.dirname(file), `.tmp-${process.pid}-0-0-metrics.jsonl`);
+  const handle = openSync(temporary, "w");
+  writeFileSync(handle, kept);
+  fsyncSync(handle);
+  closeSync(handle);
+  renameSync(temporary, file);
+}
+
+/** The step a line belongs to; a line that is no record belongs to none. */
+function stepOf(line: string): number {
+  try {
+    const step: unknown = (JSON.parse(line) as { step?: unknown } | null)?.step;
+    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}
