@@ -48,12 +48,19 @@ export class ResidentStore implements ParamStore {
   readonly #weights: readonly BlockTensors[];
   readonly #gradients: readonly BlockTensors[];
   readonly #masters: readonly BlockTensors[];
+  readonly #moments: readonly { readonly m: BlockTensors; readonly v: BlockTensors }[];
 
   /** @param training false: weights only. */
   constructor(arena: Arena, specs: readonly FlatSpec[], dtype: DType, training: boolean) {
     this.blocks = specs.map((spec) => flatBlock(arena, spec, dtype, training));
     this.#weights = this.blocks.map((block) => tensors(block.spec, block.weight));
-    this.#masters = this.blocks.map((block) => tensors(block.spec, block.master));
+    const own = training && dtype !== "f32";
+    this.#masters = own ? this.blocks.map((b) => tensors(b.spec, b.master)) : this.#weights;
+    const moments = (block: FlatBlock) => ({
+      m: tensors(block.spec, block.m),
+      v: tensors(block.spec, block.v),
+    });
+    this.#moments = training ? this.blocks.map(moments) : [];
     this.#gradients = training ? this.blocks.map((block) => tensors(block.spec, block.grad)) : [];
   }
 
@@ -72,6 +79,11 @@ export class ResidentStore implements ParamStore {
   /** The f32 weights that the optimizer updates; the weights themselves in an f32 run. */
   masters(block: number): BlockTensors {
     return this.#masters[block]!;
+  }
+
+  /** Adam's first and second moments, f32. */
+  moments(block: number): { readonly m: BlockTensors; readonly v: BlockTensors } {
+    return this.#moments[block]!;
   }
 }
 

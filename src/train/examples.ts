@@ -1,0 +1,95 @@
+import type { Config } from "../config/schema.js";
+import {
+  type LoadedData,
+  type LoadOptions,
+  loadPreferenceData,
+  loadSftData,
+  type PoolCounts,
+} from "../data/dataset.js";
+import { packPairs, packSequences, pairTokens } from "../data/pack.js";
+import type { PairStore, SequenceStore } from "../data/store.js";
+import { IGNORE, type PackedBatch, type TokenizedSequence } from "../data/types.js";
+import { losses } from "../loss/index.js";
+
+/** The examples of a split, pairs or sequences, as the trainer needs them. */
+export interface ExampleSet {
+  readonly count: number;
+  /** Bytes held in memory. */
+  readonly bytes: number;
+  /** Tokens that the model runs for example `i`, and tokens of its longest sequence. */
+  readonly computedTokens: Int32Array;
+  readonly longestSequence: number;
+  /** Tokens of example `i` that are scored. */
+  scoredTokens(i: number): number;
+  /** Packs examples into micro-batches of at most `maxTokens` tokens. */
+  pack(indices: ArrayLike<number>, maxTokens: number): PackedBatch[];
+}
+
+/** The data of a run. */
+export interface RunData {
+  readonly train: ExampleSet;
+  readonly test: ExampleSet;
+  readonly counts: { readonly train: PoolCounts; readonly test: PoolCounts };
+  readonly notices: readonly string[];
+}
+
+/** Loads what the recipe's loss trains on. @throws DataError naming file and line of what cannot be used. */
+export async function loadExamples(config: Config, options: LoadOptions): Promise<RunData> {
+  if (losses[config.lossType].examples === "sequences") {
+    const data = await loadSftData(config, options);
+    return wrap(data, sequenceSet);
+  }
+  const data = await loadPreferenceData(config, options);
+  return wrap(data, (store) => pairSet(store, config.prefixSharing));
+}
+
+function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => ExampleSet): RunData {
+  const { train, test, counts, notices } = data;
+  return { train: examples(train), test: examples(test), counts, notices };
+}
+
+function pairSet(store: PairStore, prefixSharing: boolean): ExampleSet {
+  const computedTokens = new Int32Array(store.length);
+  let longestSequence = 0;
+  for (let i = 0; i < store.length; i++) {
+    const pair = store.pair(i);
+    computedTokens[i] = pairTokens(pair, prefixSharing);
+    longestSequence = Math.max(longestSequence, pair.chosen.ids.length, pair.rejected.ids.length);
+  }
+  return {
+    count: store.length,
+    bytes: store.bytes,
+    computedTokens,
+    longestSequence,
+    scoredTokens: (i) => scored(store.pair(i).chosen) + scored(store.pair(i).rejected),
+    pack: (indices, maxTokens) => {
+      const members = Array.from(indices);
+      const where = (i: number) => store.where(members[i]!);
+      return packPairs(members.map((i) => store.pair(i)), { maxTokens, prefixSharing, where });
+    },
+  };
+}
+
+function sequenceSet(store: SequenceStore): ExampleSet {
+  const computedTokens = Int32Array.from({ length: store.length }, (_, i) => store.tokens(i));
+  return {
+    count: store.length,
+    bytes: store.bytes,
+    computedTokens,
+    longestSequence: computedTokens.reduce((longest, n) => Math.max(longest, n), 0),
+    scoredTokens: (i) => scored(store.sequence(i)),
+    pack: (indices, maxTokens) => {
+      const members = Array.from(indices);
+      const where = (i: number) => store.where(members[i]!);
+      const sequences = members.map((i) => store.sequence(i));
+      return packSequences(sequences, { maxTokens, where });
+    },
+  };
+}
+
+/** Label 0 is never scored: nothing precedes it. */
+function scored({ labels }: TokenizedSequence): number {
+  let count = 0;
+  for (let i = 1; i < labels.length; i++) if (labels[i] !== IGNORE) count++;
+  return count;
+}

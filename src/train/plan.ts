@@ -1,0 +1,223 @@
+import { readFileSync } from "node:fs";
+import { totalmem } from "node:os";
+import { STAGING_BYTES } from "../checkpoint/weights.js";
+import type { Config } from "../config/schema.js";
+import { stepCount, stepsPerEpoch } from "../data/order.js";
+import { MemoryError } from "../errors.js";
+import { losses } from "../loss/index.js";
+import { type BlockSpec, llamaBlock, llamaEdge, type ModelShape, parameterCount } from "../model/index.js";
+import { type DType, elementCount } from "../native/index.js";
+import { warmupLength } from "../optim/schedule.js";
+import { flatBytes } from "../parallel/resident.js";
+import { type BatchLimits, type BufferSpec, passBuffers, tokenBucket } from "./buffers.js";
+import type { ExampleSet } from "./examples.js";
+import { optimizerBuffers } from "./session.js";
+
+/** A line of the memory table. */
+export interface MemoryLine {
+  readonly lifetime: string;
+  readonly name: string;
+  readonly dtype: string;
+  readonly shape: readonly number[];
+  readonly bytes: number;
+}
+
+/** What a run will do and need, known before a device is touched. */
+export interface RunPlan {
+  readonly parameters: number;
+  readonly lines: readonly MemoryLine[];
+  readonly totalBytes: number;
+  readonly limits: BatchLimits;
+  readonly examplesPerStep: number;
+  readonly stepsPerEpoch: number;
+  readonly totalSteps: number;
+  readonly warmupSteps: number;
+}
+
+/** What the plan needs to know of the data. */
+export type DataFacts = Pick<ExampleSet, "count" | "bytes" | "computedTokens" | "longestSequence">;
+
+/**
+ * Resident memory of Node.js with the addon, oneDNN's generated code and the JavaScript heap of a run,
+ * measured on Node 20 (README, "Memory").
+ */
+const PROCESS_BYTES = 150e6;
+/** Tokens of a micro-batch beyond which GEMMs on a CPU gain nothing. */
+const ENOUGH_TOKENS = 4096;
+/** Largest logits workspace taken by default. */
+const LOGITS_BYTES = 256 << 20;
+/** Examples evaluated per round trip, at least. */
+const EVAL_EXAMPLES = 64;
+/** Share of the machine's memory that a plan may fill. */
+const USABLE = 0.85;
+
+/** Blocks of the model in the store's order: layers, then the edge. */
+export function modelBlocks(shape: ModelShape): BlockSpec[] {
+  const layers = Array.from({ length: shape.numLayers }, (_, l) => llamaBlock(shape, l));
+  return [...layers, llamaEdge(shape)];
+}
+
+/**
+ * Plans memory and steps of a run: a pure function of the recipe, the model, the data's lengths and the
+ * machine's memory.
+ *
+ * @param maxTokens tokens per micro-batch to keep (a resumed run keeps those of its checkpoint).
+ * @throws MemoryError with the largest lines when the run does not fit.
+ */
+export function planRun(
+  config: Config,
+  shape: ModelShape,
+  train: DataFacts,
+  test: DataFacts,
+  machineBytes: number = machineMemory(),
+  maxTokens: number | null | undefined = config.maxTokensPerMicroBatch,
+): RunPlan {
+  const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
+  const longest = [...train.computedTokens, ...test.computedTokens].reduce((a, b) => Math.max(a, b), 1);
+  const steps = { count: train.count, perStep: examplesPerStep };
+  const totalSteps = stepCount(steps, config);
+  const withTokens = (tokens: number): RunPlan => {
+    const limits = batchLimits(config, shape, tokens, examplesPerStep, train, test);
+    const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
+    return {
+      parameters: parameterCount(shape),
+      lines,
+      totalBytes: lines.reduce((sum, line) => sum + line.bytes, 0),
+      limits,
+      examplesPerStep,
+      stepsPerEpoch: stepsPerEpoch(steps),
+      totalSteps,
+      warmupSteps: warmupLength(scheduleOptions(config, totalSteps)),
+    };
+  };
+  const fits = (plan: RunPlan) => plan.totalBytes <= USABLE * machineBytes;
+  let plan: RunPlan;
+  if (maxTokens) {
+    plan = withTokens(maxTokens);
+  } else {
+    // More than a whole step (or evaluation round) would never be filled.
+    let tokens = Math.max(longest, Math.min(ENOUGH_TOKENS, largestStep(train, test, examplesPerStep)));
+    plan = withTokens(tokens);
+    while (!fits(plan) && tokens > longest) {
+      tokens = Math.max(longest, Math.floor(tokens * 0.8));
+      plan = withTokens(tokens);
+    }
+  }
+  if (!fits(plan)) throw doesNotFit(plan, machineBytes, config);
+  return plan;
+}
+
+/** The schedule of a run of `totalSteps` steps. */
+export function scheduleOptions(config: Config, totalSteps: number) {
+  const { lrSchedulerType: type, learningRate, warmupSteps, warmupRatio } = config;
+  return { type, learningRate, warmupSteps, warmupRatio, totalSteps };
+}
+
+/** Memory of the machine, or of the container this process runs in, in bytes. */
+export function machineMemory(): number {
+  try {
+    const limit = readFileSync("/sys/fs/cgroup/memory.max", "utf8").trim();
+    if (limit !== "max" && Number(limit) > 0) return Math.min(Number(limit), totalmem());
+  } catch {
+    // No such limit.
+  }
+  return totalmem();
+}
+
+function batchLimits(
+  config: Config,
+  shape: ModelShape,
+  maxTokens: number,
+  examplesPerStep: number,
+  train: DataFacts,
+  test: DataFacts,
+): BatchLimits {
+  const bucket = tokenBucket(maxTokens);
+  const tokens = Math.ceil(maxTokens / bucket) * bucket;
+  const stepExamples = Math.max(examplesPerStep, test.count > 0 ? EVAL_EXAMPLES : 0);
+  const scored = Math.ceil((tokens + stepExamples) / 32) * 32;
+  const groupRows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
+  return {
+    tokens,
+    examples: Math.min(stepExamples, tokens),
+    stepExamples,
+    groupRows: Math.max(32, Math.min(groupRows, scored)),
+    positions: Math.max(1, train.longestSequence, test.longestSequence),
+    pairs: losses[config.lossType].examples === "pairs",
+  };
+}
+
+/** Upper bound of the tokens of an optimizer step or evaluation round. */
+function largestStep(train: DataFacts, test: DataFacts, examplesPerStep: number): number {
+  const most = (facts: DataFacts, examples: number) =>
+    Int32Array.from(facts.computedTokens)
+      .sort()
+      .subarray(-examples)
+      .reduce((sum, n) => sum + n, 0);
+  return Math.max(most(train, examplesPerStep), most(test, Math.max(examplesPerStep, EVAL_EXAMPLES)));
+}
+
+function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dataBytes: number): MemoryLine[] {
+  const dtype: DType = config.bf16 ? "bf16" : "f32";
+  const parameters = parameterCount(shape);
+  const totals = { weight: 0, master: 0, moments: 0, grad: 0 };
+  for (const block of modelBlocks(shape)) {
+    const bytes = flatBytes(block, dtype, true);
+    for (const kind of Object.keys(totals) as (keyof typeof totals)[]) totals[kind] += bytes[kind];
+  }
+  const state = (name: string, type: string, bytes: number): MemoryLine => ({
+    lifetime: "model and optimizer",
+    name,
+    dtype: type,
+    shape: [parameters],
+    bytes,
+  });
+  const mode = { training: true, checkpointing: config.gradientCheckpointing };
+  const buffers = [...passBuffers(shape, dtype, limits, mode), ...optimizerBuffers(shape.numLayers + 1)];
+  const host = (name: string, bytes: number): MemoryLine => ({ lifetime: "process", name, dtype: "", shape: [], bytes });
+  return [
+    state("weights", dtype, totals.weight),
+    ...(totals.master > 0 ? [state("master weights", "f32", totals.master)] : []),
+    state("gradients", "f32", totals.grad),
+    state("Adam moments", "f32", totals.moments),
+    ...mergeLayers(buffers),
+    host("Node.js, libraries and JavaScript heap", PROCESS_BYTES),
+    host("tokenized data", dataBytes),
+    host("staging for loading and saving", 2 * STAGING_BYTES),
+  ];
+}
+
+/** One line for the buffers that every layer has. */
+function mergeLayers(buffers: readonly BufferSpec[]): MemoryLine[] {
+  const lines = new Map<string, MemoryLine & { count: number }>();
+  for (const { lifetime, name, dtype, shape } of buffers) {
+    const merged = name.replace(/^layer\.\d+\./, "layers.");
+    const bytes = Math.ceil((elementCount(shape) * (dtype === "bf16" ? 2 : 4)) / 64) * 64;
+    const before = lines.get(merged);
+    const count = (before?.count ?? 0) + 1;
+    const line = { lifetime, name: merged, dtype, shape, bytes: (before?.bytes ?? 0) + bytes, count };
+    lines.set(merged, line);
+  }
+  return [...lines.values()].map(({ count, ...line }) =>
+    count === 1 ? line : { ...line, shape: [count, ...line.shape] },
+  );
+}
+
+function doesNotFit(plan: RunPlan, machineBytes: number, config: Config): MemoryError {
+  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
+  const largest = [...plan.lines]
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 5)
+    .map((line) => `${line.name} ${gigabytes(line.bytes)}`)
+    .join(", ");
+  const remedies = [
+    ...(config.gradientCheckpointing ? [] : ["gradient_checkpointing: true"]),
+    ...(config.bf16 ? [] : ["bf16: true"]),
+    "a smaller max_length or max_tokens_per_micro_batch",
+  ];
+  return new MemoryError(
+    `the run needs ${gigabytes(plan.totalBytes)}, and ${Math.round(100 * USABLE)}% of this machine's ` +
+      `${gigabytes(machineBytes)} may be used; largest: ${largest}`,
+    { hint: `try ${remedies.join(", ")}` },
+  );
+}
