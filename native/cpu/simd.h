@@ -125,8 +125,8 @@ inline Vec exp(Vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  const VecI32 exponent = (std::bit_cast<VecI32>(rounded) - std::bit_cast<VecI32>(shifter)) << 23;
-  const Vec y = std::bit_cast<Vec>(std::bit_cast<VecI32>(p) + exponent);
+  const VecU32 exponent = (std::bit_cast<VecU32>(rounded) - std::bit_cast<VecU32>(shifter)) << 23;
+  const Vec y = std::bit_cast<Vec>(std::bit_cast<VecU32>(p) + exponent);
   // A NaN's low bits would end up in the exponent and could make a number of it.
   return x < -87.336f ? splat(0.0f) : (x != x ? x : y);
 }
