@@ -88,7 +88,7 @@ class StreamEntry {
  private:
   struct Pending;
   void settle(Napi::Env env, Pending* pending);
-  static void close(StreamEntry* self);
+  static void close(void* entry);  // a cleanup hook of the environment, too
 
   Napi::Env env_;
   double device_;

@@ -19,15 +19,16 @@ StreamEntry::StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> o
       stream_(owner_->open_stream()) {
   settle_.Unref(env);
   // Hooks run last in, first out: this one joins the worker before Node tears the function above down.
-  napi_add_env_cleanup_hook(env, [](void* self) { close(static_cast<StreamEntry*>(self)); }, this);
+  napi_add_env_cleanup_hook(env, close, this);
 }
 
 StreamEntry::~StreamEntry() {
-  napi_remove_env_cleanup_hook(env_, [](void* self) { close(static_cast<StreamEntry*>(self)); }, this);
+  napi_remove_env_cleanup_hook(env_, close, this);
   close(this);
 }
 
-void StreamEntry::close(StreamEntry* self) {
+void StreamEntry::close(void* entry) {
+  auto* self = static_cast<StreamEntry*>(entry);
   if (!self->stream_) return;
   self->stream_.reset();  // joins; promises still waiting are rejected through the function, so it goes last
   self->settle_.Release();
