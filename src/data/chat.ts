@@ -60,7 +60,9 @@ function fromConfig(value: unknown, file: string): string | undefined {
   });
 }
 
-async function findSource(modelDir: string): Promise<{ source: string; origin: string } | undefined> {
+async function findSource(
+  modelDir: string,
+): Promise<{ source: string; origin: string } | undefined> {
   const file = path.join(modelDir, "chat_template.jinja");
   try {
     return { source: await readFile(file, "utf8"), origin: file };
@@ -71,7 +73,7 @@ async function findSource(modelDir: string): Promise<{ source: string; origin: s
   }
   const configFile = path.join(modelDir, "tokenizer_config.json");
   const config = await readJsonObject(configFile);
-  const source = fromConfig(config?.["chat_template"], configFile);
+  const source = fromConfig(config?.chat_template, configFile);
   return source === undefined ? undefined : { source, origin: configFile };
 }
 
@@ -94,10 +96,13 @@ export async function loadChatTemplate(
   try {
     run = compileTemplate(source);
   } catch (cause) {
-    throw new DataError(`${origin}: the chat template cannot be read: ${(cause as Error).message}`, {
-      hint: "set chat_template in the recipe to a template that works",
-      cause,
-    });
+    throw new DataError(
+      `${origin}: the chat template cannot be read: ${(cause as Error).message}`,
+      {
+        hint: "set chat_template in the recipe to a template that works",
+        cause,
+      },
+    );
   }
   return {
     source,
@@ -127,7 +132,10 @@ export async function loadChatTemplate(
  * True when the reference would start this conversation with an empty system message: it has none, and
  * the template's text speaks of system messages. [alignment-handbook, `maybe_insert_system_message`]
  */
-export function wantsEmptySystemMessage(template: ChatTemplate, messages: readonly Message[]): boolean {
+export function wantsEmptySystemMessage(
+  template: ChatTemplate,
+  messages: readonly Message[],
+): boolean {
   if (messages[0]?.role === "system") return false;
   return template.source.includes("system") || template.source.includes("<|im_start|>");
 }

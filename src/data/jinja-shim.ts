@@ -101,7 +101,9 @@ function range(start: number, stop?: number | null, step = 1): number[] {
 }
 
 const MONTHS =
-  "January February March April May June July August September October November December".split(" ");
+  "January February March April May June July August September October November December".split(
+    " ",
+  );
 const DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
 
 /** Python's `strftime` in the C locale, for the codes that chat templates use. */

@@ -162,7 +162,9 @@ export async function resolveMix(
         kind === "folder"
           ? `${location}: expected files for the splits ${splits.join(", ")}, found ${there.join(", ") || "no .jsonl or .json file"}`
           : `${location}: this file serves none of the splits ${splits.join(", ")}`,
-        { hint: "name the files after their splits (train.jsonl, test.jsonl) or set dataset_splits" },
+        {
+          hint: "name the files after their splits (train.jsonl, test.jsonl) or set dataset_splits",
+        },
       );
     }
   }

@@ -55,7 +55,9 @@ export function packLengths(
   { maxTokens, where = (i) => `example ${i}` }: Pick<PackOptions, "maxTokens" | "where">,
 ): number[][] {
   const length = (i: number): number => lengths[i] as number;
-  const descending = Array.from(lengths, (_, i) => i).sort((a, b) => length(b) - length(a) || a - b);
+  const descending = Array.from(lengths, (_, i) => i).sort(
+    (a, b) => length(b) - length(a) || a - b,
+  );
   const largest = descending[0];
   if (largest !== undefined && length(largest) > maxTokens) {
     throw new DataError(

@@ -1,6 +1,6 @@
 import { type ChatTemplate, loadChatTemplate, wantsEmptySystemMessage } from "./chat.js";
 import type { ConversationPair, PreferenceRow, SftRow } from "./rows.js";
-import { DEFAULT_MAX_LENGTH, DEFAULT_MAX_PROMPT_LENGTH, type DataConfig } from "./schema.js";
+import { type DataConfig, DEFAULT_MAX_LENGTH, DEFAULT_MAX_PROMPT_LENGTH } from "./schema.js";
 import { hasScoredToken, type Limits, tokenizePair, tokenizeText } from "./tokenize.js";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
 import type { Message, TokenizedPair, TokenizedSequence } from "./types.js";
@@ -144,7 +144,8 @@ export function createPreparer(config: DataConfig, modelDir: string): Preparer {
         text = row.text;
       } else {
         const chat = await template();
-        const insert = config.autoInsertEmptySystemMsg && wantsEmptySystemMessage(chat, row.messages);
+        const insert =
+          config.autoInsertEmptySystemMsg && wantsEmptySystemMessage(chat, row.messages);
         text = chat.render(
           insert ? [{ role: "system", content: "" }, ...row.messages] : row.messages,
           `${row.where}: messages`,

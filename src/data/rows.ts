@@ -141,7 +141,7 @@ export function splitImplicitPrompt(
 
 function origin({ file, line, value }: RawRow): RowOrigin {
   const where = `${file}:${line}`;
-  return isAbsent(value["id"]) ? { where } : { where, id: value["id"] };
+  return isAbsent(value.id) ? { where } : { where, id: value.id };
 }
 
 function strings(value: unknown): readonly string[] {
@@ -165,7 +165,7 @@ function readTokenPair(row: RawRow, from: RowOrigin): TokenPair {
     kind: "tokens",
     pair: { chosen: sequence("chosen"), rejected: sequence("rejected") },
     texts,
-    truncated: strings(value["truncated"]),
+    truncated: strings(value.truncated),
   };
 }
 
@@ -181,11 +181,13 @@ export function readPreferenceRow(row: RawRow): PreferenceRow {
   const { value } = row;
   const from = origin(row);
   const { where } = from;
-  if (PAIR_TOKEN_COLUMNS.some((column) => !isAbsent(value[column]))) return readTokenPair(row, from);
+  if (PAIR_TOKEN_COLUMNS.some((column) => !isAbsent(value[column])))
+    return readTokenPair(row, from);
 
   const { prompt, chosen, rejected } = value;
   if (typeof chosen === "string" && typeof rejected === "string") {
-    if (isAbsent(prompt)) return { ...from, kind: "text", ...splitImplicitPrompt(chosen, rejected) };
+    if (isAbsent(prompt))
+      return { ...from, kind: "text", ...splitImplicitPrompt(chosen, rejected) };
     if (typeof prompt !== "string") {
       throw wrong(where, "prompt", "a string, as chosen and rejected are", prompt);
     }
@@ -204,9 +206,12 @@ export function readPreferenceRow(row: RawRow): PreferenceRow {
       : { chosen: chosenTurns.slice(-1), rejected: rejectedTurns.slice(-1) };
     for (const side of ["chosen", "rejected"] as const) {
       if (responses[side].length === 0) {
-        throw new DataError(`${where}: ${side}: expected at least one message, found an empty list`, {
-          hint: "end the list with the response",
-        });
+        throw new DataError(
+          `${where}: ${side}: expected at least one message, found an empty list`,
+          {
+            hint: "end the list with the response",
+          },
+        );
       }
     }
     if (promptTurns.length === 0) {
@@ -239,26 +244,29 @@ export function readSftRow(row: RawRow, textColumn: string): SftRow {
   const { value } = row;
   const from = origin(row);
   const { where } = from;
-  if (!isAbsent(value["input_ids"])) {
-    const ids = readIds(value["input_ids"], where, "input_ids");
-    const labels = isAbsent(value["labels"])
+  if (!isAbsent(value.input_ids)) {
+    const ids = readIds(value.input_ids, where, "input_ids");
+    const labels = isAbsent(value.labels)
       ? ids.slice()
-      : readLabels(value["labels"], ids, where, "labels");
+      : readLabels(value.labels, ids, where, "labels");
     const text = value[textColumn];
     return {
       ...from,
       kind: "tokens",
       sequence: { ids, labels },
       ...(typeof text === "string" ? { text } : {}),
-      truncated: strings(value["truncated"]),
+      truncated: strings(value.truncated),
     };
   }
-  if (!isAbsent(value["messages"])) {
-    const messages = readMessages(value["messages"], where, "messages");
+  if (!isAbsent(value.messages)) {
+    const messages = readMessages(value.messages, where, "messages");
     if (messages.length === 0) {
-      throw new DataError(`${where}: messages: expected at least one message, found an empty list`, {
-        hint: "correct the row, or leave it out of the file",
-      });
+      throw new DataError(
+        `${where}: messages: expected at least one message, found an empty list`,
+        {
+          hint: "correct the row, or leave it out of the file",
+        },
+      );
     }
     return { ...from, kind: "conversation", messages };
   }

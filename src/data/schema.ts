@@ -66,7 +66,10 @@ export const dataFields = {
     .nullish()
     .describe("Tokens computed at once; unset: as many as the memory plan allows."),
   /** The column of plain text in rows for `loss_type: sft`. */
-  textColumn: z.string().default("text").describe("Column of plain text in rows for loss_type sft."),
+  textColumn: z
+    .string()
+    .default("text")
+    .describe("Column of plain text in rows for loss_type sft."),
   /** Known from the reference's recipes; local files have no configurations. */
   datasetConfigs: z.array(z.string()).nullish().describe("Without effect for local files."),
   /** Known from the reference's recipes; rows are tokenized by one thread as they are read. */

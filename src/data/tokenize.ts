@@ -89,7 +89,13 @@ export function tokenizePair(
   }
   const promptIds = tokenizer.encode(text.prompt, { addSpecialTokens: false });
   const chosen = splitAtPrompt(tokenizer, promptIds, text.prompt + text.chosen, where, "chosen");
-  const rejected = splitAtPrompt(tokenizer, promptIds, text.prompt + text.rejected, where, "rejected");
+  const rejected = splitAtPrompt(
+    tokenizer,
+    promptIds,
+    text.prompt + text.rejected,
+    where,
+    "rejected",
+  );
   checkPrompts(chosen.prompt, rejected.prompt, where);
 
   for (const parts of [chosen, rejected]) {

@@ -128,8 +128,8 @@ export async function loadTokenizer(modelDir: string): Promise<Tokenizer> {
   };
   const eos = special("eos_token");
 
-  const added = Array.isArray(definition["added_tokens"])
-    ? (definition["added_tokens"] as AddedTokenJson[])
+  const added = Array.isArray(definition.added_tokens)
+    ? (definition.added_tokens as AddedTokenJson[])
     : [];
   const singleWord = added.filter((token) => token.single_word === true);
   const notices = singleWord.map(

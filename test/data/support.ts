@@ -25,7 +25,10 @@ export async function folderOf(
     const file = path.join(folder, name);
     await mkdir(path.dirname(file), { recursive: true });
     const isText = typeof content === "string" || Buffer.isBuffer(content);
-    writeFileSync(file, isText ? content : content.map((row) => `${JSON.stringify(row)}\n`).join(""));
+    writeFileSync(
+      file,
+      isText ? content : content.map((row) => `${JSON.stringify(row)}\n`).join(""),
+    );
   }
   return folder;
 }

@@ -60,7 +60,12 @@ function asRow(value: unknown, file: string, line: number): RawRow {
   return { file, line, value: value as Record<string, unknown> };
 }
 
-function malformed(text: string, error: JsonSyntaxError, file: string, firstLine: number): DataError {
+function malformed(
+  text: string,
+  error: JsonSyntaxError,
+  file: string,
+  firstLine: number,
+): DataError {
   const before = text.slice(0, error.offset);
   const line = firstLine + before.split("\n").length - 1;
   const column = error.offset - before.lastIndexOf("\n");

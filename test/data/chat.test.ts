@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { loadChatTemplate } from "#src/data/chat.js";
+import { compileTemplate, pythonStrip, strftime } from "#src/data/jinja-shim.js";
+import { createPreparer } from "#src/data/prepare.js";
+import { readPreferenceRow } from "#src/data/rows.js";
+import { fixture } from "../support/paths.js";
+import { dataConfig, dataError, folderOf } from "./support.js";
+
+const hi = [{ role: "user", content: "Hi" }];
+const yo = [{ role: "assistant", content: "Yo" }];
+
+async function rendered(model: string, value: Record<string, unknown>, config = dataConfig()) {
+  const preparer = createPreparer(config, fixture("data", model));
+  const row = readPreferenceRow({ file: "rows.jsonl", line: 1, value });
+  return (await preparer.pair(row)).texts;
+}
+
+test("chat: golden strings of a Zephyr-style template", async () => {
+  const texts = await rendered("zephyr", { chosen: [...hi, ...yo], rejected: [...hi, ...yo] });
+  assert.equal(texts.prompt, "<|system|>\n</s>\n<|user|>\nHi</s>\n");
+  assert.equal(texts.chosen, "<|assistant|>\nYo</s>\n");
+});
+
+test("chat: golden strings of a Llama-3 template; BOS is stripped from responses only", async () => {
+  const texts = await rendered("llama3", { prompt: hi, chosen: yo, rejected: yo });
+  assert.equal(
+    texts.prompt,
+    "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>",
+  );
+  assert.equal(texts.rejected, "<|start_header_id|>assistant<|end_header_id|>\n\nYo<|eot_id|>");
+});
+
+test("chat: the empty system message goes to the prompt only, and only where the recipe wants it", async () => {
+  const row = { chosen: [...hi, ...yo], rejected: [...hi, ...yo] };
+  const on = await rendered("qwen", row);
+  assert.equal(on.prompt, "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n");
+  assert.equal(on.chosen, "<|im_start|>assistant\nYo<|im_end|>\n");
+  const off = await rendered("qwen", row, dataConfig({ autoInsertEmptySystemMsg: false }));
+  assert.equal(off.prompt, "<|im_start|>user\nHi<|im_end|>\n");
+  const own = await rendered("qwen", {
+    chosen: [{ role: "system", content: "S" }, ...hi, ...yo],
+    rejected: [...hi, ...yo],
+  });
+  assert.equal(own.prompt, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n");
+});
+
+test("chat: the responses are the last turns, the prompt is chosen's", async () => {
+  const texts = await rendered("zephyr", {
+    prompt: "a string prompt is ignored beside message lists",
+    chosen: [...hi, ...yo, { role: "user", content: "And?" }, { role: "assistant", content: "A" }],
+    rejected: [
+      { role: "user", content: "else" },
+      { role: "assistant", content: "B" },
+    ],
+  });
+  assert.equal(
+    texts.prompt,
+    "<|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\nYo</s>\n<|user|>\nAnd?</s>\n",
+  );
+  assert.equal(texts.chosen, "<|assistant|>\nA</s>\n");
+  assert.equal(texts.rejected, "<|assistant|>\nB</s>\n");
+});
+
+test("chat: the recipe's template wins over the model's", async () => {
+  const chatTemplate =
+    "{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ eos_token }}{% endfor %}";
+  const texts = await rendered(
+    "zephyr",
+    { prompt: hi, chosen: yo, rejected: yo },
+    dataConfig({ chatTemplate }),
+  );
+  assert.equal(texts.prompt, "u:Hi</s>");
+  assert.equal(texts.chosen, "a:Yo</s>");
+});
+
+test("chat: chat_template.jinja wins over tokenizer_config.json; a named list gives its default", async (t) => {
+  const config = JSON.stringify({
+    chat_template: [
+      { name: "tool_use", template: "tools" },
+      { name: "default", template: "named {{ eos_token }}" },
+    ],
+  });
+  const named = await folderOf(t, { "tokenizer_config.json": config });
+  assert.equal((await loadChatTemplate(named, { eos_token: "E" })).render(hi, "r"), "named E");
+  const both = await folderOf(t, {
+    "tokenizer_config.json": config,
+    "chat_template.jinja": "file\n",
+  });
+  assert.equal((await loadChatTemplate(both, {})).render(hi, "r"), "file");
+});
+
+test("chat: a model without a template gets header lines and EOS, with a notice", async (t) => {
+  const folder = await folderOf(t, { "tokenizer_config.json": "{}" });
+  const template = await loadChatTemplate(folder, { eos_token: "</s>" });
+  assert.equal(template.isDefault, true);
+  assert.equal(template.render([...hi, ...yo], "r"), "<|user|>\nHi</s>\n<|assistant|>\nYo</s>\n");
+  assert.equal(
+    template.render(hi, "r", { addGenerationPrompt: true }),
+    "<|user|>\nHi</s>\n<|assistant|>\n",
+  );
+});
+
+test("chat: a named list without default, and a template that is no text, are refused", async (t) => {
+  const list = await folderOf(t, {
+    "tokenizer_config.json": '{"chat_template": [{"name": "rag", "template": "x"}]}',
+  });
+  await assert.rejects(
+    loadChatTemplate(list, {}),
+    dataError(
+      /tokenizer_config\.json: expected a chat template named "default", found "rag"/,
+      /recipe/,
+    ),
+  );
+  const number = await folderOf(t, { "tokenizer_config.json": '{"chat_template": 5}' });
+  await assert.rejects(
+    loadChatTemplate(number, {}),
+    dataError(/chat_template: expected text or a list of named templates/),
+  );
+});
+
+test("chat: a template that does not parse is named", async (t) => {
+  const folder = await folderOf(t, { "chat_template.jinja": "{% for m in messages %}" });
+  await assert.rejects(
+    loadChatTemplate(folder, {}),
+    dataError(/chat_template\.jinja: the chat template cannot be read: /, /set chat_template/),
+  );
+});
+
+test("chat: raise_exception names row, side, template and roles", async () => {
+  const chatTemplate = "{{ raise_exception('roles must alternate') }}";
+  await assert.rejects(
+    rendered("zephyr", { prompt: hi, chosen: yo, rejected: yo }, dataConfig({ chatTemplate })),
+    dataError(
+      /^rows\.jsonl:1: prompt: the chat template \(chat_template of the recipe\) refuses the messages \(user\): roles must alternate$/,
+    ),
+  );
+});
+
+test("jinja: strip, lstrip, rstrip and trim are Python's", () => {
+  assert.equal(pythonStrip("strip", "xxaxx", "x"), "a");
+  assert.equal(pythonStrip("lstrip", "-]a-]", "]-"), "a-]");
+  assert.equal(pythonStrip("rstrip", "\n a \n", "\n"), "\n a ");
+  assert.equal(pythonStrip("strip", "a", ""), "a");
+  assert.equal(pythonStrip("strip", "😀a😀", "😀"), "a");
+  assert.equal(pythonStrip("strip", "\ufeff\x1ca\x85\u3000"), "\ufeff\x1ca");
+  assert.equal(pythonStrip("strip", `a${" ".repeat(3000)}`), "a");
+  const run = compileTemplate(
+    "{{ x.strip() }}|{{ x | trim }}|{{ x.lstrip('\\n') }}|{{ x.upper() }}",
+  );
+  assert.equal(run({ x: "\n\x1c a\ufeff " }), "a\ufeff|a\ufeff|\x1c a\ufeff |\n\x1c A\ufeff ");
+});
+
+test("jinja: line ends become LF, blocks are trimmed, Python's globals exist", () => {
+  const run = compileTemplate(
+    "a\r\n  {% if true %}\r\nb\r\n  {% endif %}\r\n{{ range(3) | join(',') }} {{ range(2, 8, 3) | join(',') }}\r\n",
+  );
+  assert.equal(run({}), "a\nb\n0,1,2 2,5");
+});
+
+test("jinja: strftime_now is English and covers what templates use", () => {
+  const date = new Date(2024, 6, 5, 15, 4, 9);
+  assert.equal(strftime(date, "%d %b %Y"), "05 Jul 2024");
+  assert.equal(
+    strftime(date, "%A %a %B %y %H:%M:%S %I %p %% %q"),
+    "Friday Fri July 24 15:04:09 03 PM % %q",
+  );
+  const now = compileTemplate("{{ strftime_now('%Y') }}")({});
+  assert.equal(now, String(new Date().getFullYear()));
+});
