@@ -1,3 +1,4 @@
+import path from "node:path";
 import { CheckpointError } from "../errors.js";
 import { type DType, sizeOf, type Stream, type Tensor, type Window } from "../native/index.js";
 import {
@@ -66,34 +67,37 @@ export class WeightMover {
     await this.#s.done();
   }
 
-  /** Writes the tensors as `dtype` to `folder`, sharded as transformers does. Returns the files written. */
+  /**
+   * Writes the tensors as `dtype` to `folder`, in shards where transformers makes some. Returns the files
+   * and the content of their index, which the caller writes last.
+   */
   async save(
     folder: string,
     sources: readonly StoredTensor[],
     dtype: DType,
-    fileNames?: (single: string) => string,
   ): Promise<{ files: string[]; index: object | undefined }> {
-    const entries: TensorEntry[] = sources.map(({ name, shape }) => ({
-      name,
-      shape: [...shape],
-      dtype: NAME_OF[dtype],
-    }));
     const byName = new Map(sources.map((source) => [source.name, source]));
-    const plan = planShards(entries);
+    const plan = planShards(sources.map((source) => entry(source, dtype)));
     const files: string[] = [];
     for (const shard of plan.shards) {
-      const file = `${folder}/${fileNames?.(shard.file) ?? shard.file}`;
-      const writer = await SafetensorsWriter.create(file, shard.entries);
-      try {
-        for (const { name } of shard.entries) await this.#write(writer, byName.get(name)!, dtype);
-      } catch (error) {
-        await writer.abort();
-        throw error;
-      }
-      await writer.finish();
+      const file = path.join(folder, shard.file);
+      const members = shard.entries.map(({ name }) => byName.get(name)!);
+      await this.saveFile(file, members, dtype);
       files.push(file);
     }
     return { files, index: plan.index };
+  }
+
+  /** Writes the tensors as `dtype` to one file, which appears complete or not at all. */
+  async saveFile(file: string, sources: readonly StoredTensor[], dtype: DType): Promise<void> {
+    const writer = await SafetensorsWriter.create(file, sources.map((source) => entry(source, dtype)));
+    try {
+      for (const source of sources) await this.#write(writer, source, dtype);
+      await writer.finish();
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
   }
 
   async #write(writer: SafetensorsWriter, source: StoredTensor, dtype: DType): Promise<void> {
@@ -145,6 +149,10 @@ export class WeightMover {
     }
     return window;
   }
+}
+
+function entry({ name, shape }: StoredTensor, dtype: DType): TensorEntry {
+  return { name, shape: [...shape], dtype: NAME_OF[dtype] };
 }
 
 function checkTensors(

@@ -1,7 +1,7 @@
 import type { StoredTensor } from "../checkpoint/weights.js";
 import { STAGING_BYTES, WeightMover } from "../checkpoint/weights.js";
 import type { BlockSpec, ModelShape } from "../model/index.js";
-import { type Arena, type Device, type DType, openDevice, type Stream, type Tensor } from "../native/index.js";
+import { type Arena, type Device, type DType, openDevice, type Stream, type Tensor, type Window } from "../native/index.js";
 import { NORM_PARTIALS } from "../optim/adamw.js";
 import { flatBytes, ResidentStore } from "../parallel/resident.js";
 import type { BlockTensors } from "../parallel/store.js";
@@ -37,6 +37,8 @@ export class Session {
   readonly buffers: Buffers;
   readonly #arena: Arena;
   readonly #blocks: readonly BlockSpec[];
+  readonly #means: Window;
+  readonly #losses: Window;
 
   constructor(options: SessionOptions) {
     const { shape, blocks, dtype, limits, training, checkpointing = false } = options;
@@ -52,6 +54,8 @@ export class Session {
     this.store = new ResidentStore(this.#arena, blocks, dtype, training);
     const specs = passBuffers(shape, dtype, limits, mode);
     this.buffers = new Buffers(this.device, [...specs, ...optimizerBuffers(blocks.length)], "buffers");
+    this.#means = this.buffers.tensor("means").window();
+    this.#losses = this.buffers.tensor("losses").window();
     this.pass = new Pass(this.stream, shape, this.store, this.buffers, limits, mode);
   }
 
@@ -64,6 +68,13 @@ export class Session {
   optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
     if (kind === "master") return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
     return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
+  }
+
+  /** Means and loss terms of the first `count` responses of the step, once they are computed. */
+  async readResponses(count: number): Promise<{ means: Float32Array; losses: Float32Array }> {
+    const read = (window: Window) => this.stream.read(window.set(0, count)) as Promise<Float32Array>;
+    const [means, losses] = await Promise.all([read(this.#means), read(this.#losses)]);
+    return { means, losses };
   }
 
   /** Runs `work` with a mover whose staging memory lives only that long. */

@@ -1,0 +1,62 @@
+import type { Loss } from "../loss/index.js";
+import type { EvalRecord } from "../report/records.js";
+import type { ExampleSet } from "./examples.js";
+import { responseMetrics } from "./metrics.js";
+import type { Session } from "./session.js";
+
+/**
+ * Loss and metrics over a whole split: means over its pairs (or scored tokens), whatever the batches.
+ * Work already enqueued runs first; the weights are not touched.
+ *
+ * @param round examples uploaded per round trip
+ * @param stopped asked between rounds; true gives up and returns undefined
+ */
+export async function evaluate(
+  session: Session,
+  examples: ExampleSet,
+  loss: Loss,
+  options: { readonly maxTokens: number; readonly round: number; readonly stopped: () => boolean },
+  at: { readonly step: number; readonly epoch: number },
+): Promise<EvalRecord | undefined> {
+  const pairs = loss.examples === "pairs";
+  const started = performance.now();
+  const means: Float32Array[] = [];
+  const terms: Float32Array[] = [];
+  let scoredTokens = 0;
+  for (let i = 0; !pairs && i < examples.count; i++) scoredTokens += examples.scoredTokens(i);
+  const scale = loss.scale({ examples: examples.count, scoredTokens });
+  for (let begin = 0; begin < examples.count; begin += options.round) {
+    if (options.stopped()) return undefined;
+    const count = Math.min(options.round, examples.count - begin);
+    const members = Int32Array.from({ length: count }, (_, i) => begin + i);
+    let responses = 0;
+    for (const batch of examples.pack(members, options.maxTokens)) {
+      session.pass.evaluate(batch, { loss, scale }, responses);
+      responses += batch.responses.length / 3;
+    }
+    const results = await session.readResponses(responses);
+    means.push(results.means);
+    terms.push(results.losses);
+  }
+  const metrics = responseMetrics(concatenate(means), concatenate(terms), pairs);
+  const seconds = (performance.now() - started) / 1e3;
+  const named = Object.entries(metrics.pairs ?? {}).map(([name, value]) => [`eval_${name}`, value]);
+  return {
+    step: at.step,
+    epoch: at.epoch,
+    eval_loss: metrics.loss,
+    ...Object.fromEntries(named),
+    eval_runtime: seconds,
+    eval_samples_per_second: examples.count / seconds,
+  };
+}
+
+function concatenate(parts: readonly Float32Array[]): Float32Array {
+  const whole = new Float32Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let offset = 0;
+  for (const part of parts) {
+    whole.set(part, offset);
+    offset += part.length;
+  }
+  return whole;
+}

@@ -1,0 +1,163 @@
+import { readdir, readFile } from "node:fs/promises";
+import path from "node:path";
+import { writeDirectoryAtomic, writeFileAtomic } from "../checkpoint/files.js";
+import {
+  type ConfigFile,
+  removeOtherWeights,
+  writeModelFiles,
+} from "../checkpoint/model-directory.js";
+import { openSafetensors } from "../checkpoint/safetensors.js";
+import type { Config } from "../config/schema.js";
+import { CheckpointError } from "../errors.js";
+import type { Session } from "./session.js";
+
+/** What a resumed run must agree on with the run that wrote the checkpoint, and where that run stood. */
+export interface RunState {
+  /** Raised when the meaning of a field changes. */
+  readonly format: 1;
+  /** Optimizer steps done; with the seed they are the position in the data, too. */
+  readonly step: number;
+  readonly seed: number;
+  readonly shuffle: boolean;
+  readonly examples: number;
+  readonly examplesPerStep: number;
+  readonly lossType: string;
+  readonly bf16: boolean;
+  readonly prefixSharing: boolean;
+  /** Tokens per micro-batch: packing decides the order of sums, so a resumed run keeps it. */
+  readonly maxTokens: number;
+  readonly totalSteps: number;
+}
+
+/** Fields that a resumed run may not change, in the recipe's words. */
+const fixed = {
+  seed: "seed",
+  shuffle: "shuffle",
+  examples: "number of training examples",
+  examplesPerStep: "examples per optimizer step",
+  lossType: "loss_type",
+  bf16: "bf16",
+} as const satisfies Partial<Record<keyof RunState, string>>;
+
+const STATE_FILE = "run_state.json";
+const OPTIMIZER_FILE = "optimizer.safetensors";
+const prefixes = { master: "master.", m: "exp_avg.", v: "exp_avg_sq." } as const;
+
+/** A checkpoint that a run can go on from. */
+export interface Checkpoint {
+  readonly dir: string;
+  readonly state: RunState;
+  /** Content of HF's trainer_state.json. */
+  readonly trainerState: string;
+}
+
+/** Steps of the complete checkpoints in a folder, ascending. */
+export async function listCheckpoints(outputDir: string): Promise<{ step: number; dir: string }[]> {
+  const names = await readdir(outputDir).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === "ENOENT" || error.code === "ENOTDIR") return [];
+    throw error;
+  });
+  return names
+    .flatMap((name) => {
+      const match = /^checkpoint-(\d+)$/.exec(name);
+      return match ? [{ step: Number(match[1]), dir: path.join(outputDir, name) }] : [];
+    })
+    .sort((a, b) => a.step - b.step);
+}
+
+/**
+ * The checkpoint that the recipe names: a folder, or with `true` the newest one in output_dir (none there:
+ * undefined, the run starts anew).
+ *
+ * @throws CheckpointError when the folder is no checkpoint of ours.
+ */
+export async function findCheckpoint(config: Config): Promise<Checkpoint | undefined> {
+  const { resumeFromCheckpoint: wanted, outputDir } = config;
+  if (wanted === false) return undefined;
+  const dir = wanted === true ? (await listCheckpoints(outputDir)).at(-1)?.dir : wanted;
+  if (dir === undefined) return undefined;
+  const read = (name: string) =>
+    readFile(path.join(dir, name), "utf8").catch((cause) => {
+      throw new CheckpointError(`${path.join(dir, name)}: cannot be read: ${(cause as Error).message}`, {
+        hint: "resume_from_checkpoint must name a checkpoint-<step> folder that this trainer wrote, or be true",
+        cause,
+      });
+    });
+  const state = JSON.parse(await read(STATE_FILE)) as RunState;
+  if (state.format !== 1) {
+    throw new CheckpointError(`${path.join(dir, STATE_FILE)}: format ${state.format}, expected 1`, {
+      hint: "resume it with the version of simper-native that wrote it",
+    });
+  }
+  return { dir, state, trainerState: await read("trainer_state.json") };
+}
+
+/** @throws CheckpointError naming every setting that differs between the run and the checkpoint. */
+export function checkAgreement(checkpoint: Checkpoint, now: Omit<RunState, "step">): void {
+  const differences = (Object.keys(fixed) as (keyof typeof fixed)[])
+    .filter((key) => checkpoint.state[key] !== now[key])
+    .map((key) => `${fixed[key]} was ${checkpoint.state[key]} and is now ${now[key]}`);
+  if (checkpoint.state.step > now.totalSteps) {
+    differences.push(`it stands after step ${checkpoint.state.step}, beyond the run's ${now.totalSteps} steps`);
+  }
+  if (differences.length === 0) return;
+  throw new CheckpointError(`${checkpoint.dir} belongs to another run: ${differences.join("; ")}`, {
+    hint: "restore those settings, or train anew with --resume_from_checkpoint false",
+  });
+}
+
+/** Writes weights, config, tokenizer and chat template of a complete HF model directory. */
+export async function saveModel(session: Session, folder: string, source: ConfigFile, config: Config): Promise<void> {
+  await writeModelFiles(folder, source, config.saveDtype, config.chatTemplate);
+  const dtype = config.saveDtype === "float32" ? "f32" : "bf16";
+  const { files, index } = await session.withMover((mover) => mover.save(folder, session.weights(), dtype));
+  const indexFile = path.join(folder, "model.safetensors.index.json");
+  if (index) await writeFileAtomic(indexFile, `${JSON.stringify(index, null, 2)}\n`);
+  await removeOtherWeights(folder, index ? [...files, indexFile] : files);
+}
+
+/** Writes `checkpoint-<step>/`: the model, the optimizer and where the run stands. It appears complete or not at all. */
+export async function saveCheckpoint(
+  session: Session,
+  state: RunState,
+  trainerState: string,
+  source: ConfigFile,
+  config: Config,
+): Promise<string> {
+  const target = path.join(config.outputDir, `checkpoint-${state.step}`);
+  await writeDirectoryAtomic(target, async (folder) => {
+    await saveModel(session, folder, source, config);
+    // The f32 weights are in the model file unless they were rounded on the way.
+    const exact = !config.bf16 && config.saveDtype === "float32";
+    const tensors = [
+      ...(exact ? [] : session.optimizerState("master", prefixes.master)),
+      ...session.optimizerState("m", prefixes.m),
+      ...session.optimizerState("v", prefixes.v),
+    ];
+    await session.withMover((mover) => mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, "f32"));
+    await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
+    await writeFileAtomic(path.join(folder, STATE_FILE), `${JSON.stringify(state, null, 2)}\n`);
+  });
+  return target;
+}
+
+/** Reads weights and optimizer state back, bit for bit. */
+export async function restoreCheckpoint(session: Session, dir: string): Promise<void> {
+  const file = path.join(dir, OPTIMIZER_FILE);
+  const optimizer = await openSafetensors(file);
+  const model = await openSafetensors(dir);
+  try {
+    const moments = [
+      ...session.optimizerState("m", prefixes.m),
+      ...session.optimizerState("v", prefixes.v),
+    ];
+    const exact = optimizer.names().some((name) => name.startsWith(prefixes.master));
+    const masters = session.optimizerState("master", prefixes.master);
+    await session.withMover(async (mover) => {
+      await mover.load(optimizer, exact ? [...masters, ...moments] : moments, file);
+      if (!exact) await mover.load(model, session.weights(), dir);
+    });
+  } finally {
+    await Promise.all([optimizer.close(), model.close()]);
+  }
+}

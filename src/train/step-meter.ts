@@ -1,0 +1,81 @@
+import type { PackedBatch } from "../data/types.js";
+import type { Tensor } from "../native/index.js";
+import type { StepRecord } from "../report/records.js";
+import { responseMetrics } from "./metrics.js";
+import type { Session } from "./session.js";
+
+/** What is known of a step when it is enqueued. */
+type StepFacts = Pick<StepRecord, "step" | "epoch" | "learning_rate">;
+
+/**
+ * Measures steps without waiting for them: the record of a step is read while the next one runs, so that the
+ * stream never drains.
+ */
+export class StepMeter {
+  readonly #session: Session;
+  readonly #clip: Tensor;
+  readonly #pairs: boolean;
+  #current: { facts: StepFacts; examples: number; real: number; computed: number; begun: number } | undefined;
+  #waiting: Promise<StepRecord> | undefined;
+  #previous: Promise<StepRecord> | undefined;
+  /** When the stream finished the step before, in ms. */
+  #lastDone = 0;
+
+  constructor(session: Session, clip: Tensor, pairs: boolean) {
+    this.#session = session;
+    this.#clip = clip;
+    this.#pairs = pairs;
+  }
+
+  begin(facts: StepFacts, examples: number): void {
+    this.#current = { facts, examples, real: 0, computed: 0, begun: performance.now() };
+  }
+
+  count(batch: PackedBatch): void {
+    this.#current!.real += batch.realTokens;
+    this.#current!.computed += batch.tokens.length;
+  }
+
+  /** Enqueues the step's only readback. */
+  end(responses: number): void {
+    const { facts, examples, real, computed, begun } = this.#current!;
+    const results = this.#session.readResponses(responses);
+    const norm = this.#session.stream.read(this.#clip) as Promise<Float32Array>;
+    const record = Promise.all([results, norm]).then(([{ means, losses }, clip]): StepRecord => {
+      const done = performance.now();
+      const seconds = (done - Math.max(this.#lastDone, begun)) / 1e3;
+      this.#lastDone = done;
+      const metrics = responseMetrics(means, losses, this.#pairs);
+      return {
+        step: facts.step,
+        epoch: facts.epoch,
+        loss: metrics.loss,
+        grad_norm: clip[0]!,
+        learning_rate: facts.learning_rate,
+        ...metrics.pairs,
+        num_tokens: real,
+        num_computed_tokens: computed,
+        step_time: seconds,
+        tokens_per_second: real / seconds,
+        pairs_per_second: examples / seconds,
+      };
+    });
+    record.catch(() => {}); // rejections are seen where the record is awaited
+    this.#previous = this.#waiting;
+    this.#waiting = record;
+  }
+
+  /** The record of the step before the one just enqueued; undefined for the first. */
+  next(): Promise<StepRecord | undefined> {
+    const record = this.#previous;
+    this.#previous = undefined;
+    return record ?? Promise.resolve(undefined);
+  }
+
+  /** The record of the step just enqueued, once it has run. */
+  flush(): Promise<StepRecord | undefined> {
+    const record = this.#waiting;
+    this.#waiting = undefined;
+    return record ?? Promise.resolve(undefined);
+  }
+}
