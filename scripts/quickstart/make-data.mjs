@@ -16,9 +16,6 @@ import { drawCorpusReply, drawReplies, drawTask, kinds } from "./tasks.mjs";
 const PAIRS_PER_KIND = { train: 300, test: 24 };
 const CORPUS_ROWS = 200_000;
 
-/** Share of right answers in the corpus: the base model knows both the answer and the bad habit. */
-const RIGHT_SHARE = 0.45;
-
 /**
  * Preference pairs of one side with distinct prompts, the kinds taking turns. Rows of the test side
  * carry `answer` too, which the trainer ignores and `check` needs.
@@ -52,7 +49,7 @@ export function* corpus(split) {
   const random = new Random(split === "train" ? 3 : 4);
   for (let row = 0; row < (split === "train" ? CORPUS_ROWS : 512); row++) {
     const task = drawTask(random, "train");
-    yield { messages: chat(task.prompt, drawCorpusReply(random, task, RIGHT_SHARE)) };
+    yield { messages: chat(task.prompt, drawCorpusReply(random, task)) };
   }
 }
 

@@ -16,7 +16,7 @@ import { words } from "./words.mjs";
  * @property {string} answer the right answer, bare
  * @property {string} habit the most frequent wrong answer, bare
  * @property {string} slip another wrong answer, bare
- * @property {readonly string[]} styles replies with `@` where the answer goes
+ * @property {readonly string[]} sentences careful replies with `@` where the answer goes
  */
 
 /**
@@ -31,19 +31,23 @@ import { words } from "./words.mjs";
  * @typedef {object} Kind
  * @property {(random: Random) => Instance} draw
  * @property {readonly string[]} asks wordings, with `@1`, `@2` … where the arguments go
- * @property {readonly string[]} replies styles, with `@` where the answer goes
+ * @property {readonly string[]} replies sentences, with `@` where the answer goes
  */
 
+/** Words of three or four letters: lists of them stay short. */
 const shortWords = words.filter((word) => word.length <= 4);
 
-/** Replies that fit any question. */
-const plain = ["@", "@", "The answer is @.", "It is @."];
+/** Careless replies are terse. */
+export const terse = ["@", "@."];
+
+/** Careful replies are sentences; these fit any question. */
+const plain = ["The answer is @.", "It is @."];
 
 /** @type {Record<string, Kind>} */
 export const kinds = {
   add: {
     draw(random) {
-      const [a, b] = [random.integer(2, 30), random.integer(2, 30)];
+      const [a, b] = [random.integer(2, 25), random.integer(2, 25)];
       return { args: [a, b], answer: a + b, habit: a + b + 1, slip: a + b - 1 };
     },
     asks: ["What is @1 + @2?", "Add @1 and @2.", "@1 plus @2 is what?", "How much is @1 + @2?"],
@@ -103,7 +107,7 @@ export const kinds = {
   },
   countWords: {
     draw(random) {
-      const list = random.sample(words, random.integer(2, 7));
+      const list = random.sample(shortWords, random.integer(2, 6));
       return {
         args: [list.join(" ")],
         answer: list.length,
@@ -150,20 +154,17 @@ export const kinds = {
     ],
     replies: [...plain, "The last letter is @."],
   },
-  reverse: {
+  lastWord: {
     draw(random) {
-      const word = random.pick(shortWords.filter((w) => new Set(w).size === w.length));
-      const letters = [...word].reverse();
-      const [x, y, ...rest] = letters;
-      return {
-        args: [word],
-        answer: letters.join(""),
-        habit: [y, x, ...rest].join(""),
-        slip: word,
-      };
+      const list = random.sample(shortWords, 3);
+      return { args: [list.join(" ")], answer: list[2], habit: list[1], slip: list[0] };
     },
-    asks: ["Write @1 backwards.", 'Reverse the word "@1".', "What is @1 spelled backwards?"],
-    replies: ["@", "@", "Backwards it is @.", "The answer is @."],
+    asks: [
+      'What is the last word of "@1"?',
+      "Repeat the last word: @1.",
+      "Which word comes last: @1?",
+    ],
+    replies: [...plain, "The last word is @."],
   },
   sort: {
     draw(random) {
@@ -182,7 +183,7 @@ export const kinds = {
       "Put in alphabetical order: @1, @2, @3.",
       "Order from A to Z: @1, @2, @3.",
     ],
-    replies: ["@", "@.", "Sorted: @.", "In order: @."],
+    replies: ["Sorted: @.", "In order: @.", "The answer is @."],
   },
 };
 
@@ -213,44 +214,54 @@ export function drawTask(random, side, kind = random.pick(Object.keys(kinds))) {
     const question = random.pick(asks).replace(/@(\d)/g, (_, digit) => String(args[digit - 1]));
     if (isHeldOut(key) !== (side === "test")) continue;
     const bare = { answer: String(answer), habit: String(habit), slip: String(slip) };
-    return { kind, key, prompt: opener + question, ...bare, styles: replies };
+    return { kind, key, prompt: opener + question, ...bare, sentences: replies };
   }
 }
 
-/** Share of careless answers that are the habit; the others are the other slip. */
-const HABIT_SHARE = 0.8;
+/** How the corpus of the base model was written: mostly in a hurry. */
+const corpusHabits = {
+  terse: 0.6, // share of terse replies
+  rightIfTerse: 0.2,
+  rightIfSentence: 0.85,
+  habitIfWrong: 0.85, // else the other slip
+};
+
+/** Share of chosen replies that are sentences, and of rejected replies that are terse. */
+const PAIR_STYLE = 0.7;
 
 /** @param {Random} random @param {Task} task @returns {string} a wrong answer, bare */
-export function drawWrong(random, task) {
-  return random.chance(HABIT_SHARE) ? task.habit : task.slip;
+function drawWrong(random, task) {
+  return random.chance(corpusHabits.habitIfWrong) ? task.habit : task.slip;
 }
 
 /**
- * A pair of replies: chosen right, rejected wrong. Three times in four both are worded alike, so that
- * the answer alone tells them apart.
+ * A pair of replies: chosen right, rejected wrong. Sentences are chosen more often than terse replies,
+ * but not always: what tells the two apart for certain is the answer alone.
  * @param {Random} random
  * @param {Task} task
  * @returns {{ chosen: string, rejected: string }}
  */
 export function drawReplies(random, task) {
-  const style = random.pick(task.styles);
-  const otherStyle = random.chance(0.75) ? style : random.pick(task.styles);
+  const chosen = random.pick(random.chance(PAIR_STYLE) ? task.sentences : terse);
+  const rejected = random.pick(random.chance(PAIR_STYLE) ? terse : task.sentences);
   return {
-    chosen: style.replace("@", task.answer),
-    rejected: otherStyle.replace("@", drawWrong(random, task)),
+    chosen: chosen.replace("@", task.answer),
+    rejected: rejected.replace("@", drawWrong(random, task)),
   };
 }
 
 /**
- * A reply as found in the corpus of the base model: right `rightShare` of the time.
+ * A reply as found in the corpus of the base model: terse and mostly wrong, or a sentence and mostly
+ * right. So the model learns how to answer rightly, and not to do so by default.
  * @param {Random} random
  * @param {Task} task
- * @param {number} rightShare
  * @returns {string}
  */
-export function drawCorpusReply(random, task, rightShare) {
-  const answer = random.chance(rightShare) ? task.answer : drawWrong(random, task);
-  return random.pick(task.styles).replace("@", answer);
+export function drawCorpusReply(random, task) {
+  const hasty = random.chance(corpusHabits.terse);
+  const style = random.pick(hasty ? terse : task.sentences);
+  const right = random.chance(hasty ? corpusHabits.rightIfTerse : corpusHabits.rightIfSentence);
+  return style.replace("@", right ? task.answer : drawWrong(random, task));
 }
 
 /**
@@ -280,7 +291,7 @@ function distinct(random, count, low, high) {
 /** `count` words with different first letters, in alphabetical order. @param {Random} random @param {number} count */
 function wordsByLetter(random, count) {
   for (;;) {
-    const list = random.sample(words, count);
+    const list = random.sample(shortWords, count);
     if (new Set(list.map((word) => word[0])).size === count) return list.sort();
   }
 }

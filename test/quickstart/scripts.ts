@@ -16,7 +16,7 @@ export interface Task {
   answer: string;
   habit: string;
   slip: string;
-  styles: readonly string[];
+  sentences: readonly string[];
 }
 
 export interface Chat {
@@ -49,7 +49,8 @@ interface Scripts {
     kinds: Record<string, unknown>;
     drawTask(random: Random, side: "train" | "test", kind?: string): Task;
     drawReplies(random: Random, task: Task): { chosen: string; rejected: string };
-    drawCorpusReply(random: Random, task: Task, rightShare: number): string;
+    drawCorpusReply(random: Random, task: Task): string;
+    terse: readonly string[];
     check(task: { answer: string }, reply: string): boolean;
     isHeldOut(key: string): boolean;
   };

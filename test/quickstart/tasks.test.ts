@@ -3,7 +3,7 @@ import { test } from "node:test";
 import { script, type Task } from "./scripts.js";
 
 const { Random } = await script("random.mjs");
-const { check, drawCorpusReply, drawReplies, drawTask, isHeldOut, kinds } =
+const { check, drawCorpusReply, drawReplies, drawTask, isHeldOut, kinds, terse } =
   await script("tasks.mjs");
 
 function draw(side: "train" | "test", kind: string, count: number, seed = 11): Task[] {
@@ -52,10 +52,7 @@ const solve: Record<string, (prompt: string) => string> = {
   countLetters: (prompt) => String(lastWordAbout(prompt).length),
   firstLetter: (prompt) => lastWordAbout(prompt)[0]!,
   lastLetter: (prompt) => lastWordAbout(prompt).at(-1)!,
-  reverse: (prompt) => {
-    const word = subject(prompt, /(?:Write|word|What is) "?([a-z]+)/);
-    return [...word].reverse().join("");
-  },
+  lastWord: (prompt) => lastWordAbout(prompt),
   sort: (prompt) =>
     subject(prompt, /: ([a-z]+, [a-z]+, [a-z]+)\./)
       .split(", ")
@@ -73,7 +70,7 @@ function subject(prompt: string, pattern: RegExp): string {
   return found;
 }
 
-/** The word a letter question is about is its last one, but for "How many letters are in". */
+/** The word that these questions are about stands at their end. */
 function lastWordAbout(prompt: string): string {
   return subject(prompt, /([a-z]+)"?[?.]$/);
 }
@@ -89,7 +86,7 @@ for (const kind of Object.keys(kinds)) {
 
   test(`check: passes "${kind}" answers in every style and refuses its slips`, () => {
     for (const task of draw("train", kind, 100)) {
-      for (const style of task.styles) {
+      for (const style of [...terse, ...task.sentences]) {
         assert.ok(check(task, style.replace("@", task.answer)), `${task.prompt} ${style}`);
         assert.ok(!check(task, style.replace("@", task.habit)), `${task.prompt} ${style} habit`);
         assert.ok(!check(task, style.replace("@", task.slip)), `${task.prompt} ${style} slip`);
@@ -133,31 +130,40 @@ test("tasks: the order of the operands does not move an instance to the other si
   }
 });
 
-test("tasks: chosen replies are right, rejected ones wrong, and most pairs share their wording", () => {
+test("tasks: chosen replies are right and rejected ones wrong, in both kinds of style", () => {
   const random = new Random(3);
-  let alike = 0;
+  let chosenTerse = 0;
+  let rejectedTerse = 0;
   for (let i = 0; i < 2000; i++) {
     const task = drawTask(random, "train");
     const { chosen, rejected } = drawReplies(random, task);
     assert.ok(check(task, chosen), `${task.prompt} ${chosen}`);
     assert.ok(!check(task, rejected), `${task.prompt} ${rejected}`);
-    const wrong = [task.habit, task.slip];
-    if (
-      task.styles.some((s) =>
-        wrong.some((w) => s.replace("@", task.answer) === chosen && s.replace("@", w) === rejected),
-      )
-    )
-      alike += 1;
+    chosenTerse += Number(terse.some((style) => style.replace("@", task.answer) === chosen));
+    rejectedTerse += Number(
+      terse.some((style) =>
+        [task.habit, task.slip].some((x) => style.replace("@", x) === rejected),
+      ),
+    );
   }
-  assert.ok(alike > 1500 && alike < 2000, `${alike} of 2000 worded alike`);
+  // Binomial(2000, 0.3) and (2000, 0.7): five standard deviations are 102.
+  assert.ok(Math.abs(chosenTerse - 600) < 102, `${chosenTerse} of 2000 chosen are terse`);
+  assert.ok(Math.abs(rejectedTerse - 1400) < 102, `${rejectedTerse} of 2000 rejected are terse`);
 });
 
-test("tasks: a corpus reply is right as often as asked", () => {
+test("tasks: the corpus is terse and wrong most of the time, its sentences are mostly right", () => {
   const random = new Random(4);
-  let right = 0;
+  const count = { terse: 0, terseRight: 0, sentence: 0, sentenceRight: 0 };
   for (let i = 0; i < 10_000; i++) {
     const task = drawTask(random, "train");
-    if (check(task, drawCorpusReply(random, task, 0.45))) right += 1;
+    const reply = drawCorpusReply(random, task);
+    const answers = [task.answer, task.habit, task.slip];
+    const isTerse = terse.some((style) => answers.some((x) => style.replace("@", x) === reply));
+    count[isTerse ? "terse" : "sentence"] += 1;
+    if (check(task, reply)) count[isTerse ? "terseRight" : "sentenceRight"] += 1;
   }
-  assert.ok(Math.abs(right / 10_000 - 0.45) < 0.025, `${right} of 10000`); // five standard deviations
+  // Five standard deviations of a share of some thousands are below 0.03.
+  assert.ok(Math.abs(count.terse / 10_000 - 0.6) < 0.03, JSON.stringify(count));
+  assert.ok(Math.abs(count.terseRight / count.terse - 0.2) < 0.03, JSON.stringify(count));
+  assert.ok(Math.abs(count.sentenceRight / count.sentence - 0.85) < 0.03, JSON.stringify(count));
 });
