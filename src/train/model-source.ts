@@ -1,4 +1,23 @@
-/** Tensors that model files carry and that are computed or shared here: no reason to refuse a model. */
-export function ignoredTensor(tied: boolean): (name: string) => boolean {
-  return (name) => name.endsWith(".rotary_emb.inv_freq") || (tied && name === "lm_head.weight");
+import { existsSync } from "node:fs";
+import path from "node:path";
+import { openSafetensors } from "../checkpoint/safetensors.js";
+import type { Session } from "./session.js";
+
+/** A model directory as named by a recipe: from the current directory, else from the recipe's folder. */
+export function resolveModelDir(name: string, baseDir: string): string {
+  const besideRecipe = path.resolve(baseDir, name);
+  return !existsSync(name) && existsSync(besideRecipe) ? besideRecipe : name;
+}
+
+/** Loads the weights of a model directory. @throws CheckpointError naming what does not fit. */
+export async function loadModel(session: Session, dir: string, tied: boolean): Promise<void> {
+  // Files carry tensors that are computed or shared here: no reason to refuse a model.
+  const ignored = (name: string) =>
+    name.endsWith(".rotary_emb.inv_freq") || (tied && name === "lm_head.weight");
+  const file = await openSafetensors(dir);
+  try {
+    await session.withMover((mover) => mover.load(file, session.weights(), dir, ignored));
+  } finally {
+    await file.close();
+  }
 }

@@ -2,7 +2,6 @@ import { mkdir, rename } from "node:fs/promises";
 import path from "node:path";
 import { cleanTemporary, writeFileAtomic } from "../checkpoint/files.js";
 import { readConfigFile } from "../checkpoint/model-directory.js";
-import { openSafetensors } from "../checkpoint/safetensors.js";
 import type { Config } from "../config/schema.js";
 import { createOrder, stepPosition } from "../data/order.js";
 import { CheckpointError, NumericsError } from "../errors.js";
@@ -14,7 +13,7 @@ import { learningRate } from "../optim/schedule.js";
 import { combineReporters, createTrainerState, type Reporter, type RunSummary } from "../report/index.js";
 import { evaluate } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
-import { ignoredTensor } from "./model-source.js";
+import { loadModel, resolveModelDir } from "./model-source.js";
 import { modelBlocks, planRun, scheduleOptions } from "./plan.js";
 import {
   type Checkpoint,
@@ -49,11 +48,12 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   const { config, baseDir = ".", signal } = options;
   const stopped = () => signal?.aborted === true;
   const loss = losses[config.lossType];
-  const source = await readConfigFile(config.modelNameOrPath);
+  const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
+  const source = await readConfigFile(modelDir);
   const shape = readModelShape(source);
   const checkpoint = await findCheckpoint(config);
   const data = await loadExamples(config, {
-    modelDir: config.modelNameOrPath,
+    modelDir,
     baseDir,
     needTest: config.doEval,
   });
@@ -87,7 +87,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   });
   try {
     if (checkpoint) await restoreCheckpoint(session, checkpoint.dir);
-    else await loadModel(session, config.modelNameOrPath, shape.tiedEmbeddings);
+    else await loadModel(session, modelDir, shape.tiedEmbeddings);
     const { stream, pass, buffers, store } = session;
     const optimizer = new AdamW(store.blocks, config, buffers.tensor("clip"), buffers.tensor("normPartials"));
     const trainerState = createTrainerState(checkpoint?.trainerState);
@@ -184,15 +184,6 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     return summary;
   } finally {
     session.dispose();
-  }
-}
-
-async function loadModel(session: Session, dir: string, tied: boolean): Promise<void> {
-  const file = await openSafetensors(dir);
-  try {
-    await session.withMover((mover) => mover.load(file, session.weights(), dir, ignoredTensor(tied)));
-  } finally {
-    await file.close();
   }
 }
 

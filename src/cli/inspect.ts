@@ -1,0 +1,84 @@
+import { open } from "node:fs/promises";
+import { styleText } from "node:util";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import {
+  type InspectedPair,
+  type InspectedSequence,
+  inspectPreferenceData,
+  inspectSftData,
+} from "../data/inspect.js";
+import { losses } from "../loss/index.js";
+import { resolveModelDir } from "../train/model-source.js";
+import { inform, recipeCommand } from "./shared.js";
+
+type Row = InspectedPair | InspectedSequence;
+
+/** `simper-native inspect`: the rows of a split as the model sees them, in file order. */
+export function inspectCommand(): Command {
+  return recipeCommand("inspect", async ({ config, baseDir }, options) => {
+    const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
+    const source = { modelDir, baseDir, split: options.split as "train" | "test" };
+    const sequences = losses[config.lossType].examples === "sequences";
+    const rows: AsyncGenerator<Row> = sequences
+      ? inspectSftData(config, source)
+      : inspectPreferenceData(config, source);
+    const limit = (options.limit as number | undefined) ?? Number.POSITIVE_INFINITY;
+    const out = options.out as string | undefined;
+    const file = out === undefined ? undefined : await open(out, "w");
+    let count = 0;
+    try {
+      while (count < limit) {
+        const next = await rows.next();
+        if (next.done) break;
+        if (file) await file.write(`${JSON.stringify(next.value)}\n`);
+        else process.stdout.write(rowText(next.value, count));
+        count++;
+      }
+    } finally {
+      await file?.close();
+    }
+    if (out !== undefined) inform(`${count} rows written to ${out}`);
+    if (count === 0) inform(`the ${source.split} split has no rows`);
+  })
+    .description("Show what the model sees of a recipe's data: rendered text, token ids and labels.")
+    .addOption(
+      new Option("--split <name>", "which split").choices(["train", "test"]).default("train"),
+    )
+    .option("--limit <n>", "stop after n rows", wholeNumber)
+    .option("--out <rows.jsonl>", "write JSON lines that can be trained on as they are")
+    .addHelpText("after", "\nExample:\n  simper-native inspect configs/quickstart.yaml --limit 2");
+}
+
+function wholeNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError("expected a whole number.");
+  return value;
+}
+
+type Style = Parameters<typeof styleText>[0];
+
+function paint(style: Style, text: string): string {
+  const plain = !process.stdout.isTTY || Boolean(process.env.NO_COLOR);
+  return plain ? text : styleText(style, text);
+}
+
+function rowText(row: Row, index: number): string {
+  const notes = [
+    ...(row.id === undefined ? [] : [`id ${String(row.id)}`]),
+    ...(row.truncated.length > 0 ? [`cut: ${row.truncated.join(", ")}`] : []),
+    ...(row.dropped ? ["left out: nothing to score"] : []),
+  ];
+  const head = paint("bold", `row ${index}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
+  const section = (name: string, style: Style, text: string | null, ids: readonly number[], labels: readonly number[]) => {
+    const scored = labels.filter((label) => label !== -100).length;
+    return `${paint(style, name)} ${ids.length} tokens, ${scored} scored\n${text ?? "(tokenized row)"}\n`;
+  };
+  if ("input_ids" in row) {
+    return `${head}\n${section("text", "cyan", row.text, row.input_ids, row.labels)}\n`;
+  }
+  return (
+    `${head}\n${paint("cyan", "prompt")}\n${row.prompt ?? "(tokenized row)"}\n` +
+    section("chosen", "green", row.chosen, row.chosen_input_ids, row.chosen_labels) +
+    `${section("rejected", "red", row.rejected, row.rejected_input_ids, row.rejected_labels)}\n`
+  );
+}
