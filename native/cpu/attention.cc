@@ -31,15 +31,17 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
     parallel_tasks(static_cast<int64_t>(work.queries.size()) * kv_heads, [&](int64_t task) {
       const QueryTile& tile = work.queries[work.queries_longest_first[task / kv_heads]];
       const int64_t kv = task % kv_heads, positions = tile.end - tile.begin, rows = positions * G;
+      const auto q_of = [&](int64_t i) { return qkv.row<E>(tile.begin + i) + kv * G * D; };
+      const auto o_of = [&](int64_t i) { return o.row<E>(tile.begin + i) + kv * G * D; };
+      const auto lse_of = [&](int64_t i) { return lse.row<float>(tile.begin + i) + kv * G; };
       Scratch& scratch = thread_scratch();
       scratch.reset(OnlineSoftmax::scratch_floats(rows, D));
       OnlineSoftmax softmax(scratch, rows, D);
-      softmax.begin<E>(positions, G, [&](int64_t i) { return qkv.row<E>(tile.begin + i) + kv * G * D; });
+      softmax.begin(positions, G, q_of);
 
       const auto fold = [&](const KeyTile& keys, auto&& visible) {
-        const E* row = qkv.row<E>(keys.begin);
-        softmax.fold(row + (heads + kv) * D, row + (heads + kv_heads + kv) * D, qkv.row_stride,
-                     keys.end - keys.begin, visible);
+        const E* k = qkv.row<E>(keys.begin) + (heads + kv) * D;
+        softmax.fold(k, k + kv_heads * D, qkv.row_stride, keys.end - keys.begin, visible);
       };
       for (int64_t k = tile.prefix_first; k < tile.prefix_last; ++k) {
         fold(work.keys[k], [](int64_t) { return kKeys; });
@@ -49,8 +51,7 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
         fold(work.keys[k], [=](int64_t r) { return behind + r / G + 1; });
       }
 
-      softmax.finish<E>(positions, G, [&](int64_t i) { return o.row<E>(tile.begin + i) + kv * G * D; });
-      for (int64_t r = 0; r < rows; ++r) lse.row<float>(tile.begin + r / G)[kv * G + r % G] = softmax.lse(r);
+      softmax.finish(positions, G, o_of, lse_of);
     });
   });
 }

@@ -6,7 +6,7 @@
 
 // Online softmax over the key tiles of one query tile                                  [Dao 2023, alg. 1]
 //
-//                 keys ──► kKeys = 64             rows: the query rows of a tile, the G heads of a key/value head
+//                 keys ──► kKeys = 64             rows: the query rows of a tile, the G heads of a group
 //               ┌──────┬──────┬──────┐            stacked as (position, head), which is how they lie in memory
 //   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (2 KiB, in L1), new row maxima m,
 //               └──────┴──────┴──────┘            p = exp(s − m), o = o·exp(m_old − m) + p·v
@@ -18,30 +18,30 @@ class OnlineSoftmax {
  public:
   static int64_t scratch_floats(int64_t rows, int64_t D) {
     const int64_t padded = round_up(rows, kLanes), width = round_up(D, kLanes);
-    return 2 * padded * width + 2 * padded + padded * kLanes + 2 * kKeys * width + kRows * kKeys;
+    return 2 * padded * width + padded + kLanes + padded * kLanes + 2 * kKeys * width + kRows * kKeys;
   }
 
   OnlineSoftmax(Scratch& scratch, int64_t rows, int64_t D)
       : rows_(rows), D_(D), width_(round_up(D, kLanes)), padded_(round_up(rows, kLanes)) {
     q_ = scratch.take(padded_ * width_);
     o_ = scratch.take(padded_ * width_);
-    m_ = scratch.take(padded_);
+    m_ = scratch.take(padded_ + kLanes);
     l_ = scratch.take(padded_ * kLanes);
     k_transposed_ = scratch.take(kKeys * width_);
     v_ = scratch.take(kKeys * width_);
     s_ = scratch.take(kRows * kKeys);
   }
 
-  // Rows [0, rows) of q start at q_row(0), `stride` elements apart: packs them, scaled by 1/√D.
-  template <class T, class RowsOf>
+  // Packs the rows, scaled by 1/√D: `heads` of them lie at q_of(position).
+  template <class RowsOf>
   void begin(int64_t positions, int64_t heads, RowsOf&& q_of) {
     const float scale = 1.0f / std::sqrt(static_cast<float>(D_));
     for (int64_t i = 0; i < positions; ++i) {
-      pack<T>(q_ + i * heads * width_, width_, q_of(i), D_, heads, D_, scale);
+      pack(q_ + i * heads * width_, width_, q_of(i), D_, heads, D_, scale);
     }
     std::fill(q_ + rows_ * width_, q_ + padded_ * width_, 0.0f);
     std::fill(o_, o_ + padded_ * width_, 0.0f);
-    std::fill(m_, m_ + padded_, -std::numeric_limits<float>::infinity());
+    std::fill(m_, m_ + padded_ + kLanes, -std::numeric_limits<float>::infinity());
     std::fill(l_, l_ + padded_ * kLanes, 0.0f);
   }
 
@@ -68,18 +68,19 @@ class OnlineSoftmax {
     }
   }
 
-  // o = o / l, written to o_of(position), and lse(r) = m + log l. A row that saw no key becomes zeros.
-  template <class T, class RowsOf>
-  void finish(int64_t positions, int64_t heads, RowsOf&& o_of) {
+  // o_of(position) = o / l. lse_of(position) = m + log l; it may be null. A row without a key becomes zeros.
+  template <class RowsOf, class LseOf>
+  void finish(int64_t positions, int64_t heads, RowsOf&& o_of, LseOf&& lse_of) {
     for (int64_t i = 0; i < positions; ++i) {
+      float* lse = lse_of(i);
       for (int64_t g = 0; g < heads; ++g) {
         const int64_t r = i * heads + g;
         const float l = sum(load(l_ + r * kLanes));
-        unpack<T>(o_of(i) + g * D_, 0, o_ + r * width_, 0, 1, D_, l == 0.0f ? 0.0f : 1.0f / l);
+        unpack(o_of(i) + g * D_, 0, o_ + r * width_, 0, 1, D_, l == 0.0f ? 0.0f : 1.0f / l);
+        if (lse) lse[g] = m_[r] + std::log(l);
       }
     }
   }
-  float lse(int64_t r) const { return m_[r] + std::log(sum(load(l_ + r * kLanes))); }
 
  private:
   static void hide(float* s, int64_t vecs, int64_t visible) {
@@ -92,13 +93,13 @@ class OnlineSoftmax {
   // s = exp(s − m) for rows [r, r + kRows), with m, l and o brought to the new maxima.
   void softmax(int64_t r, int64_t vecs) {
     alignas(64) float shrink[kLanes];
-    store(shrink, load(m_ + r, kRows));
+    store(shrink, load(m_ + r));  // kRows lanes count; the others are read, not used
     for (int64_t i = 0; i < kRows; ++i) {
       Vec best = load(s_ + i * kKeys);
       for (int64_t v = 1; v < vecs; ++v) best = max(best, load(s_ + i * kKeys + v * kLanes));
-      m_[r + i] = std::max(m_[r + i], row_max(best));
+      m_[r + i] = std::max(m_[r + i], max(best));
     }
-    store(shrink, exp(load(shrink) - load(m_ + r, kRows)));
+    store(shrink, exp(load(shrink) - load(m_ + r)));
     for (int64_t i = 0; i < kRows; ++i) {
       const Vec m = splat(m_[r + i]);
       Vec l = load(l_ + (r + i) * kLanes) * shrink[i];

@@ -165,15 +165,6 @@ void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, in
 
 // ---- rows of scores -------------------------------------------------------------------------------------
 
-// The largest lane, by halves.
-inline float row_max(Vec v) {
-  v = max(v, __builtin_shuffle(v, VecI32{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-  v = max(v, __builtin_shuffle(v, VecI32{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-  v = max(v, __builtin_shuffle(v, VecI32{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-  v = max(v, __builtin_shuffle(v, VecI32{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
-  return v[0];
-}
-
 // v where the lane's column is below `visible`, else `hidden`.
 inline Vec keep_visible(Vec v, int64_t column, int64_t visible, float hidden) {
   constexpr VecI32 kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

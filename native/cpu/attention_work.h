@@ -8,8 +8,8 @@
 // prefix_start, prefix_end} sees the keys [prefix_start, prefix_end) and [start, t].
 //
 //            prompt │ chosen │ rejected       Rows are cut at every start and end of a segment or prefix, then
-//   prompt     ◣    │        │                every kKeys rows: the key tiles. So a query tile sees each key tile
-//   chosen     ■    │   ◣    │                of its prefix whole, and pays for masking only on its diagonal;
+//   prompt     ◣    │        │                every kKeys rows: the key tiles. So a query tile sees a key tile
+//   chosen     ■    │   ◣    │                of its prefix whole, and pays for masking on its diagonal only;
 //   rejected   ■    │        │   ◣            the blank tiles are on no list.
 namespace simper::cpu::attention {
 

@@ -36,13 +36,14 @@ void attention_decode(Context&, Tensor o, Tensor qkv, Tensor k_cache, Tensor v_c
       Scratch& scratch = thread_scratch();
       scratch.reset(OnlineSoftmax::scratch_floats(G, D));
       OnlineSoftmax softmax(scratch, G, D);
-      softmax.begin<E>(1, G, [&](int64_t) { return qkv.row<E>(t) + kv * G * D; });
+      softmax.begin(1, G, [&](int64_t) { return qkv.row<E>(t) + kv * G * D; });
       for (int64_t done = 0; done < length; done += kKeys) {
         const int64_t count = std::min(kKeys, length - done), row = begin + done;
         softmax.fold(k_cache.row<E>(row) + kv * D, v_cache.row<E>(row) + kv * D, k_cache.row_stride, count,
                      [=](int64_t) { return count; });
       }
-      softmax.finish<E>(1, G, [&](int64_t) { return o.row<E>(t) + kv * G * D; });
+      softmax.finish(1, G, [&](int64_t) { return o.row<E>(t) + kv * G * D; },
+                     [](int64_t) -> float* { return nullptr; });
     });
   });
 }
