@@ -1,0 +1,67 @@
+import { sizeOf } from "#src/native/index.js";
+import { given, label, normal, type OpCase, out, product } from "../harness/case.js";
+import { dot } from "../reference/matrix.js";
+import { swigluBackward as backward, swigluForward as forward } from "../reference/swiglu.js";
+
+const SHAPES = product({
+  T: [0, 1, 33, 140],
+  F: [1, 16, 17, 96, 331],
+  dtype: ["f32", "bf16"] as const,
+});
+
+export const swigluForward: readonly OpCase[] = SHAPES.map(({ T, F, dtype }) => ({
+  op: "swigluForward",
+  name: label({ T, F, dtype }),
+  args: { hidden: out(dtype, [T, F]), gateUp: normal(dtype, [T, 2 * F], { scale: 3 }) },
+  reference: (v) => ({ hidden: forward(v.matrix("gateUp")) }),
+  bytes: 3 * T * F * sizeOf(dtype),
+  flops: 4 * T * F,
+}));
+
+export const swigluBackward: readonly OpCase[] = product({
+  shape: SHAPES,
+  place: ["apart", "in place", "strided"],
+})
+  .filter(({ shape, place }) => place === "apart" || (shape.T === 33 && shape.F === 331))
+  .map(({ shape: { T, F, dtype }, place }) => {
+    const strided = { rowGap: place === "strided" ? 5 : 0 };
+    return {
+      op: "swigluBackward",
+      name: `${label({ T, F, dtype })} ${place}`,
+      args: {
+        dGateUp: out(dtype, [T, 2 * F], place === "in place" ? { over: "gateUp" } : strided),
+        dHidden: normal(dtype, [T, F], strided),
+        gateUp: normal(dtype, [T, 2 * F], { ...strided, scale: 3 }),
+      },
+      reference: (v) => ({ dGateUp: backward(v.array("dHidden"), v.matrix("gateUp")) }),
+      ...(dtype === "f32" && T === 33 && F === 17
+        ? {
+            gradient: {
+              of: { dGateUp: "gateUp" },
+              loss: (v) => dot(forward(v.matrix("gateUp")), v.array("dHidden")),
+            },
+          }
+        : {}),
+      bytes: 5 * T * F * sizeOf(dtype),
+      flops: 9 * T * F,
+    };
+  });
+
+// Gates far out: e^100 overflows f32, and the result is 0 or gate·up, not NaN.
+const FAR = [-1e4, -100, -89, -88, 0, 88, 100, 1e4];
+
+export const swigluFar: readonly OpCase[] = (["f32", "bf16"] as const).map((dtype) => ({
+  op: "swigluForward",
+  name: `gates up to 1e4 ${dtype}`,
+  args: {
+    hidden: out(dtype, [FAR.length, 1]),
+    gateUp: given(
+      dtype,
+      [FAR.length, 2],
+      FAR.flatMap((gate) => [gate, 1.5]),
+    ),
+  },
+  reference: (v) => ({ hidden: forward(v.matrix("gateUp")) }),
+  bytes: 0,
+  flops: 0,
+}));
