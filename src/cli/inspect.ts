@@ -1,6 +1,5 @@
-import { open } from "node:fs/promises";
 import { styleText } from "node:util";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import {
   type InspectedPair,
   type InspectedSequence,
@@ -9,6 +8,7 @@ import {
 } from "../data/inspect.js";
 import { losses } from "../loss/index.js";
 import { resolveModelDir } from "../train/model-source.js";
+import { openLines, wholeNumber } from "./output.js";
 import { inform, recipeCommand } from "./shared.js";
 
 type Row = InspectedPair | InspectedSequence;
@@ -24,19 +24,16 @@ export function inspectCommand(): Command {
       : inspectPreferenceData(config, source);
     const limit = (options.limit as number | undefined) ?? Number.POSITIVE_INFINITY;
     const out = options.out as string | undefined;
-    const file = out === undefined ? undefined : await open(out, "w");
+    const lines = out === undefined ? undefined : openLines(out);
     let count = 0;
-    try {
-      while (count < limit) {
-        const next = await rows.next();
-        if (next.done) break;
-        if (file) await file.write(`${JSON.stringify(next.value)}\n`);
-        else process.stdout.write(rowText(next.value, count));
-        count++;
-      }
-    } finally {
-      await file?.close();
+    while (count < limit) {
+      const next = await rows.next();
+      if (next.done) break;
+      if (lines) await lines.write(next.value);
+      else process.stdout.write(rowText(next.value, count));
+      count++;
     }
+    await lines?.close();
     if (out !== undefined) inform(`${count} rows written to ${out}`);
     if (count === 0) inform(`the ${source.split} split has no rows`);
   })
@@ -47,12 +44,6 @@ export function inspectCommand(): Command {
     .option("--limit <n>", "stop after n rows", wholeNumber)
     .option("--out <rows.jsonl>", "write JSON lines that can be trained on as they are")
     .addHelpText("after", "\nExample:\n  simper-native inspect configs/quickstart.yaml --limit 2");
-}
-
-function wholeNumber(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 0) throw new InvalidArgumentError("expected a whole number.");
-  return value;
 }
 
 type Style = Parameters<typeof styleText>[0];

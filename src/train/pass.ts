@@ -145,12 +145,13 @@ export class Pass {
 
   /**
    * Forward only, for generation: logits of the scored rows, handed to `use` while they are in memory.
-   * @param attendLayer attention of each layer, which may keep or read a key/value cache.
+   * @param attendLayer attention of each layer, which may keep or read a key/value cache, given the token
+   *   count after padding.
    */
-  logits(batch: PackedBatch, attendLayer: (layer: number) => Attend, use: (logits: Tensor, group: HeadGroup) => void): void {
+  logits(batch: PackedBatch, attendLayer: (tokens: number) => (layer: number) => Attend, use: (logits: Tensor, group: HeadGroup) => void): void {
     const plan = this.#begin(batch);
     this.#embed();
-    this.#blocksUp(attendLayer);
+    this.#blocksUp(attendLayer(this.#tokens));
     const edge = this.#finalNorm();
     this.#gather(plan);
     for (const group of plan.groups) {

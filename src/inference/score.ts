@@ -1,0 +1,69 @@
+import { packLengths, packSequences } from "../data/pack.js";
+import { checkIds, type InferenceOptions, type ModelSource, openModel } from "./model.js";
+
+/** Log-probabilities of one row. */
+export interface Score {
+  /** (n − 1) natural log of p(ids[t + 1] | ids[0..t]). */
+  readonly logps: Float32Array;
+  readonly sum: number;
+  /** 0 for a row without logps. */
+  readonly mean: number;
+}
+
+/** Tokens run at once; more gains nothing on a CPU. */
+const TOKENS = 4096;
+/** Rows packed together: results of a chunk are handed out in order. */
+const ROWS = 64;
+
+/**
+ * Scores token sequences: log p of each token given those before it.
+ *
+ * @throws DataError naming the row and the id that the vocabulary does not have.
+ * @example
+ * for await (const { mean } of score(await readModel("outputs/model"), [[1, 2, 3]])) console.log(mean);
+ */
+export async function* score(
+  source: ModelSource,
+  sequences: readonly ArrayLike<number>[],
+  options: InferenceOptions & { readonly where?: (row: number) => string } = {},
+): AsyncGenerator<Score> {
+  const where = options.where ?? ((row: number) => `row ${row}`);
+  sequences.forEach((ids, row) => {
+    checkIds(ids, source.shape.vocabSize, where(row));
+  });
+  const longest = sequences.reduce((most, ids) => Math.max(most, ids.length), 1);
+  const total = sequences.reduce((sum, ids) => sum + ids.length, 0);
+  const tokens = Math.max(longest, Math.min(TOKENS, total));
+  const session = await openModel(source, { tokens, sequences: ROWS, positions: longest }, options);
+  try {
+    for (let begin = 0; begin < sequences.length; begin += ROWS) {
+      const chunk = sequences.slice(begin, begin + ROWS);
+      // A single token is given, not predicted: it has nothing to score.
+      const scored = chunk.flatMap((ids, i) => (ids.length > 1 ? [i] : []));
+      const results: Float32Array[] = chunk.map(() => new Float32Array(0));
+      const lengths = scored.map((i) => chunk[i]!.length);
+      for (const members of packLengths(lengths, { maxTokens: tokens })) {
+        const batch = members.map((member) => {
+          const ids = Int32Array.from(chunk[scored[member]!]!);
+          return { ids, labels: ids };
+        });
+        const [packed] = packSequences(batch, { maxTokens: tokens });
+        const logps = await session.pass.score(packed!);
+        let offset = 0;
+        for (const member of members) {
+          const length = lengths[member]! - 1;
+          results[scored[member]!] = logps.slice(offset, offset + length);
+          offset += length;
+        }
+      }
+      yield* results.map(summarize);
+    }
+  } finally {
+    session.dispose();
+  }
+}
+
+function summarize(logps: Float32Array): Score {
+  const sum = logps.reduce((total, logp) => total + logp, 0);
+  return { logps, sum, mean: logps.length > 0 ? sum / logps.length : 0 };
+}
