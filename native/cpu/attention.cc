@@ -5,8 +5,10 @@
 //   tiles it sees, in the order of rows; tasks go out longest first. attention_work.h cuts the tiles,
 //   attention_online.h has the algorithm, attention_tiles.h the micro-kernel. No (T,T) matrix exists.
 //
-//   Cost: 4·D flops per visible couple (query, key) and query head, about half a tile more on diagonals, and
-//   one exponential. Each output element is computed by one task in a fixed order: equal bits for any number
+//   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals are rounded
+//   up to 16 keys. Measured on one core of a shared AVX-512 Xeon whose micro-kernel alone runs at 175 GFLOP/s,
+//   D = 64, H = 9, K = 3: four pairs 180 + 2·220 f32 97, bf16 105; one segment of 2000 120 GFLOP/s.
+//   Each output element is computed by one task in a fixed order: equal bits for any number
 //   of threads.
 //   Limits: any even D (padded to 16 lanes inside), tuned for 16 to 128.
 #include "cpu/attention_online.h"

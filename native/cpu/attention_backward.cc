@@ -12,6 +12,7 @@
 //
 //   The estimate of `prefers_families` picks the faster one. The heads of a group are summed inside a task: no
 //   atomics. Cost: 2·D flops per product, visible couple (query, key) and query head; one exponential.
+//   Measured as in attention.cc, 5 products counted: four pairs f32 111, bf16 122; one segment of 2000 137 GFLOP/s.
 #include "cpu/attention_gradient.h"
 #include "cpu/attention_work.h"
 #include "cpu/parallel.h"
