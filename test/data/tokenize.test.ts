@@ -184,6 +184,12 @@ test("truncation: (i) a long response cuts both responses to max_length - max_pr
   assert.deepEqual(truncated, ["chosen", "rejected"]);
 });
 
+test("truncation: a response that is exactly as long as the cap loses nothing", () => {
+  const { rejected, truncated } = sized(100, 2000, 248, wide);
+  assert.equal(rejected.response.at(-1), EOS);
+  assert.deepEqual(truncated, ["chosen"]);
+});
+
 test("truncation: (ii) keep_end keeps the last prompt tokens and loses BOS", () => {
   const { chosen, rejected, truncated } = sized(1900, 200, 100, wide);
   assert.equal(chosen.prompt.length, 1800);
