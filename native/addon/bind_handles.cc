@@ -19,13 +19,17 @@ T& require(SlotTable<T>& table, double id, const char* what) {
 std::vector<int64_t> shape_argument(const Napi::CallbackInfo& info, size_t i) {
   const Napi::Array array = info[i].As<Napi::Array>();
   std::vector<int64_t> shape(array.Length());
+  double elements = 1;
   for (uint32_t d = 0; d < shape.size(); ++d) {
     const double extent = array.Get(d).As<Napi::Number>().DoubleValue();
     if (!(extent >= 0) || extent > 9e15 || extent != static_cast<double>(static_cast<int64_t>(extent))) {
       throw ContractError("a tensor's shape has the extent " + std::to_string(extent) + ", expected a whole number >= 0");
     }
     shape[d] = static_cast<int64_t>(extent);
+    elements *= extent;
   }
+  // Above this, sizes in bytes would no longer be exact anywhere on the way.
+  if (elements > 1e15) throw MemoryError("a tensor of " + std::to_string(elements) + " elements does not fit into any memory");
   if (shape.empty() || shape.size() > kMaxRank) {
     throw ContractError("a tensor has " + std::to_string(shape.size()) + " dimensions, expected 1 to " + std::to_string(kMaxRank));
   }
@@ -133,7 +137,8 @@ Napi::Value view(const Napi::CallbackInfo& info) {
     std::copy(shape.begin(), shape.end(), result.shape);
     result.row_stride = info[4].IsNumber() ? static_cast<int64_t>(number(info, 4)) : result.row_size();
     result.data = static_cast<char*>(base.tensor.data) + offset;
-    if (offset < 0 || offset % size_of(result.dtype) != 0 || result.row_stride < result.row_size() ||
+    const bool sane = static_cast<double>(result.rows()) * static_cast<double>(result.row_stride) < 1e15;
+    if (!sane || offset < 0 || offset % size_of(result.dtype) != 0 || result.row_stride < result.row_size() ||
         offset + span_bytes(result) > span_bytes(base.tensor)) {
       throw ContractError("view: " + std::to_string(span_bytes(result)) + " bytes from byte " + std::to_string(offset) +
                           " do not lie inside the tensor's " + std::to_string(span_bytes(base.tensor)) + " bytes");

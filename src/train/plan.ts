@@ -2,7 +2,8 @@ import { readFileSync } from "node:fs";
 import { totalmem } from "node:os";
 import { STAGING_BYTES } from "../checkpoint/weights.js";
 import type { Config } from "../config/schema.js";
-import { stepCount, stepsPerEpoch } from "../data/order.js";
+import { createOrder, stepCount, stepsPerEpoch } from "../data/order.js";
+import { packLengths } from "../data/pack.js";
 import { MemoryError } from "../errors.js";
 import { losses } from "../loss/index.js";
 import { type BlockSpec, llamaBlock, llamaEdge, type ModelShape, parameterCount } from "../model/index.js";
@@ -61,7 +62,7 @@ export function modelBlocks(shape: ModelShape): BlockSpec[] {
  * Plans memory and steps of a run: a pure function of the recipe, the model, the data's lengths and the
  * machine's memory.
  *
- * @param maxTokens tokens per micro-batch to keep (a resumed run keeps those of its checkpoint).
+ * @param keep tokens per micro-batch of the checkpoint that a run goes on from.
  * @throws MemoryError with the largest lines when the run does not fit.
  */
 export function planRun(
@@ -70,13 +71,16 @@ export function planRun(
   train: DataFacts,
   test: DataFacts,
   machineBytes: number = machineMemory(),
-  maxTokens: number | null | undefined = config.maxTokensPerMicroBatch,
+  keep?: number,
 ): RunPlan {
   const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
   const longest = [...train.computedTokens, ...test.computedTokens].reduce((a, b) => Math.max(a, b), 1);
   const steps = { count: train.count, perStep: examplesPerStep };
   const totalSteps = stepCount(steps, config);
-  const withTokens = (tokens: number): RunPlan => {
+  const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps);
+  const withTokens = (cap: number): RunPlan => {
+    // A resumed run keeps the tokens of its checkpoint; else just what the fullest micro-batch needs.
+    const tokens = keep ? cap : fullestBatch(rounds(), cap);
     const limits = batchLimits(config, shape, tokens, examplesPerStep, train, test);
     const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
     return {
@@ -92,11 +96,11 @@ export function planRun(
   };
   const fits = (plan: RunPlan) => plan.totalBytes <= USABLE * machineBytes;
   let plan: RunPlan;
-  if (maxTokens) {
-    plan = withTokens(maxTokens);
+  const wanted = keep ?? config.maxTokensPerMicroBatch;
+  if (wanted) {
+    plan = withTokens(wanted);
   } else {
-    // More than a whole step (or evaluation round) would never be filled.
-    let tokens = Math.max(longest, Math.min(ENOUGH_TOKENS, largestStep(train, test, examplesPerStep)));
+    let tokens = Math.max(longest, ENOUGH_TOKENS);
     plan = withTokens(tokens);
     while (!fits(plan) && tokens > longest) {
       tokens = Math.max(longest, Math.floor(tokens * 0.8));
@@ -147,14 +151,35 @@ function batchLimits(
   };
 }
 
-/** Upper bound of the tokens of an optimizer step or evaluation round. */
-function largestStep(train: DataFacts, test: DataFacts, examplesPerStep: number): number {
-  const most = (facts: DataFacts, examples: number) =>
-    Int32Array.from(facts.computedTokens)
-      .sort()
-      .subarray(-examples)
-      .reduce((sum, n) => sum + n, 0);
-  return Math.max(most(train, examplesPerStep), most(test, Math.max(examplesPerStep, EVAL_EXAMPLES)));
+/** Token counts of the examples of every optimizer step of the run and of every evaluation round. */
+function* allRounds(
+  config: Config,
+  train: DataFacts,
+  test: DataFacts,
+  perStep: number,
+  totalSteps: number,
+): Generator<Int32Array> {
+  const { shuffle, seed } = config;
+  const order = createOrder({ count: train.count, perStep, shuffle, seed });
+  const steps = shuffle ? totalSteps : Math.min(totalSteps, stepsPerEpoch({ count: train.count, perStep }));
+  for (let step = 0; step < steps; step++) yield order(step).map((i) => train.computedTokens[i]!);
+  const round = Math.max(perStep, EVAL_EXAMPLES);
+  for (let begin = 0; begin < test.count; begin += round) {
+    yield test.computedTokens.subarray(begin, begin + round);
+  }
+}
+
+/** Tokens of the fullest micro-batch when rounds are packed into at most `maxTokens`. */
+function fullestBatch(rounds: Iterable<Int32Array>, maxTokens: number): number {
+  let fullest = 1;
+  for (const lengths of rounds) {
+    const whole = lengths.reduce((sum, n) => sum + n, 0);
+    if (whole <= fullest) continue;
+    for (const members of packLengths(lengths, { maxTokens })) {
+      fullest = Math.max(fullest, members.reduce((sum, i) => sum + lengths[i]!, 0));
+    }
+  }
+  return fullest;
 }
 
 function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dataBytes: number): MemoryLine[] {

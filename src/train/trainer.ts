@@ -57,7 +57,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     baseDir,
     needTest: config.doEval,
   });
-  const plan = planRun(config, shape, data.train, data.test, undefined, checkpoint?.state.maxTokens ?? config.maxTokensPerMicroBatch);
+  const plan = planRun(config, shape, data.train, data.test, undefined, checkpoint?.state.maxTokens);
   const { totalSteps, examplesPerStep, limits } = plan;
   const run: Omit<RunState, "step"> = {
     format: 1,
