@@ -1,18 +1,21 @@
-// Flash-attention forward on packed segments with shared prefixes and grouped heads.   [Dao 2023, alg. 1]
+// Flash-attention forward on packed segments with shared prefixes and grouped heads.   [Dao 2023,
+// alg. 1]
 //   o = softmax(q·kᵀ/√D + mask)·v        lse = logsumexp of each row, kept for the backward
 //
-//   One task: a query tile (about 192 rows: positions × the G query heads of one key/value head) over all key
-//   tiles it sees, in the order of rows; tasks go out longest first. attention_work.h cuts the tiles,
-//   attention_online.h has the algorithm, attention_tiles.h the micro-kernel. No (T,T) matrix exists.
+//   One task: a query tile (about 192 rows: positions × the G query heads of one key/value head)
+//   over all key tiles it sees, in the order of rows; tasks go out longest first. attention_work.h
+//   cuts the tiles, attention_online.h has the algorithm, attention_tiles.h the micro-kernel. No
+//   (T,T) matrix exists.
 //
-//   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals are rounded
-//   up to 16 keys. Measured on one core of a shared AVX-512 Xeon whose micro-kernel alone runs at 175 GFLOP/s,
-//   D = 64, H = 9, K = 3: four pairs 180 + 2·220 f32 97, bf16 105; one segment of 2000 120 GFLOP/s.
-//   Each output element is computed by one task in a fixed order: equal bits for any number
-//   of threads.
-//   Limits: any even D (padded to 16 lanes inside), tuned for 16 to 128.
+//   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals
+//   are rounded up to 16 keys. Measured on one core of a shared AVX-512 Xeon whose micro-kernel
+//   alone runs at 175 GFLOP/s, D = 64, H = 9, K = 3: four pairs 180 + 2·220 f32 97, bf16 105; one
+//   segment of 2000 120 GFLOP/s. Each output element is computed by one task in a fixed order:
+//   equal bits for any number of threads. Limits: any even D (padded to 16 lanes inside), tuned for
+//   16 to 128.
 #include "cpu/attention_online.h"
 #include "cpu/attention_work.h"
+#include "cpu/check.h"
 #include "cpu/parallel.h"
 #include "ops/ops.h"
 
@@ -22,6 +25,7 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
                        int64_t kv_heads) {
   using namespace attention;
   const int64_t T = qkv.rows(), D = qkv.row_size() / (heads + 2 * kv_heads), G = heads / kv_heads;
+  check_segments("attention_forward", segments, qkv.rows());
   const Work& work = plan_work(segments, T, queries_per_tile(G));
 
   with_dtype(qkv.dtype, [&]<class E>(E*) {
@@ -49,7 +53,8 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
         fold(work.keys[k], [](int64_t) { return kKeys; });
       }
       for (int64_t k = tile.own_first; k < tile.own_last; ++k) {
-        const int64_t behind = tile.begin - work.keys[k].begin;  // the first query's place in the key tile
+        const int64_t behind =
+            tile.begin - work.keys[k].begin;  // the first query's place in the key tile
         fold(work.keys[k], [=](int64_t r) { return behind + r / G + 1; });
       }
 

@@ -1,20 +1,26 @@
-// Flash-attention backward on packed segments with shared prefixes and grouped heads.  [Dao 2023, alg. 2]
+// Flash-attention backward on packed segments with shared prefixes and grouped heads.  [Dao 2023,
+// alg. 2]
 //   d_qkv = {dq, dk, dv} of o = softmax(q·kᵀ/√D + mask)·v, from lse and delta = rowsum(do·o)
 //
-//   Two schedules of the same tile visits (attention_gradient.h), in the same order for every sum, so the bits
-//   of the result do not depend on the choice, nor on the number of threads:
+//   Two schedules of the same tile visits (attention_gradient.h), in the same order for every sum,
+//   so the bits of the result do not depend on the choice, nor on the number of threads:
 //
-//     whole families   task = (family of segments tied by prefixes, key/value head): for each query tile, for
-//                      each key tile it sees, all 5 products. k, kᵀ, vᵀ are packed once and dk, dv of the
-//                      family summed in the thread's scratch (20 bytes × D per row).
-//     split            task = (query tile, key/value head) for dq, then (key tile, key/value head) for dk, dv:
-//                      s and dp twice, 7 products, but many small tasks. For few or uneven families.
+//     whole families   task = (family of segments tied by prefixes, key/value head): for each query
+//     tile, for
+//                      each key tile it sees, all 5 products. k, kᵀ, vᵀ are packed once and dk, dv
+//                      of the family summed in the thread's scratch (20 bytes × D per row).
+//     split            task = (query tile, key/value head) for dq, then (key tile, key/value head)
+//     for dk, dv:
+//                      s and dp twice, 7 products, but many small tasks. For few or uneven
+//                      families.
 //
-//   The estimate of `prefers_families` picks the faster one. The heads of a group are summed inside a task: no
-//   atomics. Cost: 2·D flops per product, visible couple (query, key) and query head; one exponential.
-//   Measured as in attention.cc, 5 products counted: four pairs f32 111, bf16 122; one segment of 2000 137 GFLOP/s.
+//   The estimate of `prefers_families` picks the faster one. The heads of a group are summed inside
+//   a task: no atomics. Cost: 2·D flops per product, visible couple (query, key) and query head;
+//   one exponential. Measured as in attention.cc, 5 products counted: four pairs f32 111, bf16 122;
+//   one segment of 2000 137 GFLOP/s.
 #include "cpu/attention_gradient.h"
 #include "cpu/attention_work.h"
+#include "cpu/check.h"
 #include "cpu/parallel.h"
 #include "ops/ops.h"
 
@@ -31,12 +37,15 @@ bool prefers_families(const Work& work, int64_t kv_heads, int64_t D) {
   int64_t total = 0;
   for (const int32_t f : work.families_longest_first) {
     const Family& family = work.families[f];
-    if (family.key_tiles * KeyRows::floats(round_up(D, kLanes)) * 4 > kFamilyScratchBytes) return false;
-    for (int64_t kv = 0; kv < kv_heads; ++kv) *std::min_element(loads.begin(), loads.end()) += family.cost;
+    if (family.key_tiles * KeyRows::floats(round_up(D, kLanes)) * 4 > kFamilyScratchBytes)
+      return false;
+    for (int64_t kv = 0; kv < kv_heads; ++kv)
+      *std::min_element(loads.begin(), loads.end()) += family.cost;
     total += family.cost * kv_heads;
   }
   const int64_t longest = *std::max_element(loads.begin(), loads.end());
-  return 5 * longest <= 7 * total / threads;  // 5 products on the busiest thread, or 7 spread evenly
+  return 5 * longest <=
+         7 * total / threads;  // 5 products on the busiest thread, or 7 spread evenly
 }
 
 // The tensors of one call and how tiles of them are packed and written. E is their element type.
@@ -68,7 +77,8 @@ struct Backward {
 
   void store_queries(const QueryRows& from, const QueryTile& tile, int64_t kv) const {
     for (int64_t i = 0; i < tile.end - tile.begin; ++i) {
-      unpack(d_qkv.row<E>(tile.begin + i) + kv * G * D, D, from.dq + i * G * width, width, G, D, scale());
+      unpack(d_qkv.row<E>(tile.begin + i) + kv * G * D, D, from.dq + i * G * width, width, G, D,
+             scale());
     }
   }
 
@@ -113,7 +123,8 @@ struct Backward {
     const auto keys_of = [&](const KeyTile& tile) {
       float* p = first_tile + tile.slot * KeyRows::floats(width);
       const int64_t step = kKeys * width;
-      return KeyRows{p, p + step, p + 2 * step, p + 3 * step, p + 4 * step, tile.end - tile.begin, tile.begin};
+      return KeyRows{
+          p, p + step, p + 2 * step, p + 3 * step, p + 4 * step, tile.end - tile.begin, tile.begin};
     };
     const auto for_family_keys = [&](auto&& f) {
       for (int64_t k = family.key_first; k < family.key_last; ++k) {
@@ -181,10 +192,11 @@ struct Backward {
 }  // namespace
 }  // namespace attention
 
-void attention_backward(Context&, Tensor d_qkv, Tensor delta, Tensor d_o, Tensor o, Tensor lse, Tensor qkv,
-                        Tensor segments, int64_t heads, int64_t kv_heads) {
+void attention_backward(Context&, Tensor d_qkv, Tensor delta, Tensor d_o, Tensor o, Tensor lse,
+                        Tensor qkv, Tensor segments, int64_t heads, int64_t kv_heads) {
   using namespace attention;
   const int64_t T = qkv.rows(), D = qkv.row_size() / (heads + 2 * kv_heads), G = heads / kv_heads;
+  check_segments("attention_backward", segments, qkv.rows());
   const Work& work = plan_work(segments, T, queries_per_tile(G));
 
   with_dtype(qkv.dtype, [&]<class E>(E*) {
@@ -199,11 +211,11 @@ void attention_backward(Context&, Tensor d_qkv, Tensor delta, Tensor d_o, Tensor
         delta.row<float>(t)[h] = sum(products);
       }
     });
-    const Backward<E> pass{d_qkv, delta, d_o, lse, qkv, heads, kv_heads, G, D, round_up(D, kLanes), work};
+    const Backward<E> pass{d_qkv, delta, d_o, lse, qkv, heads, kv_heads, G, D, round_up(D, kLanes),
+                           work};
     const auto tasks = [&](const std::vector<int32_t>& longest_first, auto&& f) {
-      parallel_tasks(static_cast<int64_t>(longest_first.size()) * kv_heads, [&](int64_t task) {
-        f(longest_first[task / kv_heads], task % kv_heads);
-      });
+      parallel_tasks(static_cast<int64_t>(longest_first.size()) * kv_heads,
+                     [&](int64_t task) { f(longest_first[task / kv_heads], task % kv_heads); });
     };
     if (prefers_families(work, kv_heads, D)) {
       tasks(work.families_longest_first,

@@ -3,7 +3,8 @@ import type { HeadGroup, ModelShape } from "../model/index.js";
 import type { Tensor } from "../native/index.js";
 import type { Session } from "../train/session.js";
 import { type CachedAttention, KvCache } from "./kv-cache.js";
-import { checkIds, type InferenceOptions, type ModelSource, openModel } from "./model.js";
+import { checkIds } from "../train/examples.js";
+import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
 import { greedy, type Sampler } from "./sample.js";
 
 export interface GenerateOptions extends InferenceOptions {

@@ -1,5 +1,4 @@
 import { readConfigFile } from "../checkpoint/model-directory.js";
-import { DataError } from "../errors.js";
 import { type ModelShape, readModelShape } from "../model/index.js";
 import type { DeviceName } from "../native/index.js";
 import type { BatchLimits } from "../train/buffers.js";
@@ -64,16 +63,5 @@ export async function openModel(
   } catch (error) {
     session.dispose();
     throw error;
-  }
-}
-
-/** @throws DataError naming the first id that the vocabulary does not have. */
-export function checkIds(ids: ArrayLike<number>, vocabSize: number, where: string): void {
-  for (let i = 0; i < ids.length; i++) {
-    const id = ids[i]!;
-    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
-    throw new DataError(`${where}: ids[${i}] is ${id}, expected a whole number from 0 to ${vocabSize - 1}`, {
-      hint: "the rows were tokenized for another model",
-    });
   }
 }

@@ -1,5 +1,6 @@
 import { packLengths, packSequences } from "../data/pack.js";
-import { checkIds, type InferenceOptions, type ModelSource, openModel } from "./model.js";
+import { checkIds } from "../train/examples.js";
+import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
 
 /** Log-probabilities of one row. */
 export interface Score {

@@ -9,6 +9,7 @@ import {
 import { packPairs, packSequences, pairTokens } from "../data/pack.js";
 import type { PairStore, SequenceStore } from "../data/store.js";
 import { IGNORE, type PackedBatch, type TokenizedSequence } from "../data/types.js";
+import { DataError } from "../errors.js";
 import { losses } from "../loss/index.js";
 
 /** The examples of a split, pairs or sequences, as the trainer needs them. */
@@ -34,13 +35,17 @@ export interface RunData {
 }
 
 /** Loads what the recipe's loss trains on. @throws DataError naming file and line of what cannot be used. */
-export async function loadExamples(config: Config, options: LoadOptions): Promise<RunData> {
+export async function loadExamples(
+  config: Config,
+  vocabSize: number,
+  options: LoadOptions,
+): Promise<RunData> {
   if (losses[config.lossType].examples === "sequences") {
     const data = await loadSftData(config, options);
-    return wrap(data, sequenceSet);
+    return wrap(data, (store) => sequenceSet(store, vocabSize));
   }
   const data = await loadPreferenceData(config, options);
-  return wrap(data, (store) => pairSet(store, config.prefixSharing));
+  return wrap(data, (store) => pairSet(store, config.prefixSharing, vocabSize));
 }
 
 function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => ExampleSet): RunData {
@@ -48,11 +53,13 @@ function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => Exampl
   return { train: examples(train), test: examples(test), counts, notices };
 }
 
-function pairSet(store: PairStore, prefixSharing: boolean): ExampleSet {
+function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): ExampleSet {
   const computedTokens = new Int32Array(store.length);
   let longestSequence = 0;
   for (let i = 0; i < store.length; i++) {
     const pair = store.pair(i);
+    checkIds(pair.chosen.ids, vocabSize, `${store.where(i)}: chosen`);
+    checkIds(pair.rejected.ids, vocabSize, `${store.where(i)}: rejected`);
     computedTokens[i] = pairTokens(pair, prefixSharing);
     longestSequence = Math.max(longestSequence, pair.chosen.ids.length, pair.rejected.ids.length);
   }
@@ -70,7 +77,10 @@ function pairSet(store: PairStore, prefixSharing: boolean): ExampleSet {
   };
 }
 
-function sequenceSet(store: SequenceStore): ExampleSet {
+function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
+  for (let i = 0; i < store.length; i++) {
+    checkIds(store.sequence(i).ids, vocabSize, store.where(i));
+  }
   const computedTokens = Int32Array.from({ length: store.length }, (_, i) => store.tokens(i));
   return {
     count: store.length,
@@ -85,6 +95,18 @@ function sequenceSet(store: SequenceStore): ExampleSet {
       return packSequences(sequences, { maxTokens, where });
     },
   };
+}
+
+/** @throws DataError naming the first id that the vocabulary does not have. */
+export function checkIds(ids: ArrayLike<number>, vocabSize: number, where: string): void {
+  for (let i = 0; i < ids.length; i++) {
+    const id = ids[i]!;
+    if (Number.isInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new DataError(
+      `${where}: token ${i} has the id ${id}, expected a whole number from 0 to ${vocabSize - 1}`,
+      { hint: "the rows were tokenized for another model, or the tokenizer is not this model's" },
+    );
+  }
 }
 
 /** Label 0 is never scored: nothing precedes it. */

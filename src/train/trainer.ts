@@ -52,7 +52,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   const source = await readConfigFile(modelDir);
   const shape = readModelShape(source);
   const checkpoint = await findCheckpoint(config);
-  const data = await loadExamples(config, {
+  const data = await loadExamples(config, shape.vocabSize, {
     modelDir,
     baseDir,
     needTest: config.doEval,
