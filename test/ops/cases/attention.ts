@@ -30,16 +30,21 @@ const PAIRS = product({ i: [...LENGTHS.keys()], j: [...LENGTHS.keys()] }).map(({
   LENGTHS[(i + j) % LENGTHS.length]!,
 ]);
 
-/** NaN in the rows of nobody: a kernel that looks at them cannot hide it. */
-function fillCovered({ T, segments }: Layout, columns: number) {
+/** NaN in the rows that nobody computes or sees: a kernel that looks at them cannot hide it. */
+function fillVisible({ T, segments }: Layout, columns: number) {
   return (random: Random, elements: number) => {
     const values = gaussian(1)(random, elements) as Float64Array;
     for (let t = 0; t < T; t++) {
-      if (segments.some(({ start, end }) => start <= t && t < end)) continue;
+      if (segments.some((s) => isWithin(t, s.start, s.end))) continue;
+      if (segments.some((s) => isWithin(t, s.prefixStart, s.prefixEnd))) continue;
       values.fill(Number.NaN, t * columns, (t + 1) * columns);
     }
     return values;
   };
+}
+
+function isWithin(t: number, begin: number, end: number): boolean {
+  return begin <= t && t < end;
 }
 
 interface Heads {
@@ -74,7 +79,7 @@ function forwardCase(layout: Layout, { H, K, D, dtype }: Heads): OpCase {
     args: {
       o: out(dtype, [T, H * D]),
       lse: out("f32", [T, H]),
-      qkv: given(dtype, [T, W], fillCovered(layout, W)),
+      qkv: given(dtype, [T, W], fillVisible(layout, W)),
       segments: table(segments),
       heads: H,
       kvHeads: K,
@@ -96,10 +101,10 @@ function backwardCase(layout: Layout, heads: Heads): OpCase {
     args: {
       dQkv: out(dtype, [T, W]),
       delta: scratch("f32", [T, H]),
-      dO: given(dtype, [T, H * D], fillCovered(layout, H * D)),
+      dO: given(dtype, [T, H * D], fillVisible(layout, H * D)),
       o: derived(dtype, [T, H * D]),
       lse: derived("f32", [T, H]),
-      qkv: given(dtype, [T, W], fillCovered(layout, W)),
+      qkv: given(dtype, [T, W], fillVisible(layout, W)),
       segments: table(segments),
       heads: H,
       kvHeads: K,
@@ -168,6 +173,18 @@ const OTHERS: readonly { layout: Layout; heads: Heads }[] = [
     heads: { H: 4, K: 2, D: 16, dtype: "f32" },
   },
   { layout: { name: "no row", T: 0, segments: [] }, heads: { H: 4, K: 2, D: 16, dtype: "bf16" } },
+  // A prefix that is nobody's own segment is seen, but gets no gradient.
+  {
+    layout: {
+      name: "prefix outside all segments",
+      T: 120,
+      segments: [
+        { start: 70, end: 90, prefixStart: 0, prefixEnd: 66 },
+        { start: 90, end: 119, prefixStart: 0, prefixEnd: 66 },
+      ],
+    },
+    heads: { H: 4, K: 2, D: 16, dtype: "f32" },
+  },
   // The order of the table says nothing about the order of the rows.
   {
     layout: {

@@ -63,7 +63,10 @@ function attend(o: Row, q: Row, k: readonly Row[], v: readonly Row[]): number {
   return lse;
 }
 
-/** p = exp(s − lse); dp = dO·v; ds = p·(dp − rowsum(dO·o)); then dq, dk, dv. [Dao 2023, alg. 2] */
+/**
+ * p = exp(s − lse); dp = dO·v; ds = p·(dp − rowsum(dO·o)); then dq, dk, dv. [Dao 2023, alg. 2]
+ * Rows that no segment covers get zeros, even if a prefix lies there.
+ */
 export function attentionBackward(
   dO: Float64Array,
   o: Float64Array,
@@ -93,6 +96,10 @@ export function attentionBackward(
         }
       }
     }
+  }
+  for (let t = 0; t < qkv.rows; t++) {
+    if (segments.some(({ start, end }) => start <= t && t < end)) continue;
+    dQkv.data.fill(0, t * qkv.columns, (t + 1) * qkv.columns);
   }
   return dQkv.data;
 }
