@@ -226,8 +226,8 @@ const corpusHabits = {
   habitIfWrong: 0.85, // else the other slip
 };
 
-/** Share of chosen replies that are sentences, and of rejected replies that are terse. */
-const PAIR_STYLE = 0.7;
+/** Share of pairs whose rejected reply is terse, and of chosen replies that are as terse or as long. */
+const pairStyle = { terse: 0.7, alike: 0.75 };
 
 /** @param {Random} random @param {Task} task @returns {string} a wrong answer, bare */
 function drawWrong(random, task) {
@@ -235,15 +235,17 @@ function drawWrong(random, task) {
 }
 
 /**
- * A pair of replies: chosen right, rejected wrong. Sentences are chosen more often than terse replies,
- * but not always: what tells the two apart for certain is the answer alone.
+ * A pair of replies: chosen right, rejected wrong. Most pairs are of one style, so that what tells the
+ * two apart is the answer alone.
  * @param {Random} random
  * @param {Task} task
  * @returns {{ chosen: string, rejected: string }}
  */
 export function drawReplies(random, task) {
-  const chosen = random.pick(random.chance(PAIR_STYLE) ? task.sentences : terse);
-  const rejected = random.pick(random.chance(PAIR_STYLE) ? terse : task.sentences);
+  const rejectedTerse = random.chance(pairStyle.terse);
+  const chosenTerse = random.chance(pairStyle.alike) ? rejectedTerse : !rejectedTerse;
+  const chosen = random.pick(chosenTerse ? terse : task.sentences);
+  const rejected = random.pick(rejectedTerse ? terse : task.sentences);
   return {
     chosen: chosen.replace("@", task.answer),
     rejected: rejected.replace("@", drawWrong(random, task)),
