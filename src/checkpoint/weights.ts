@@ -62,9 +62,9 @@ export class WeightMover {
         await source.read(target.name, byteOffset, bytes.length, bytes);
         this.#s.write(staged, bytes);
         for (const window of windows) this.#s.convert(window, staged);
+        await this.#s.done(); // a queue of pieces would be the whole model in host memory
       });
     }
-    await this.#s.done();
   }
 
   /**

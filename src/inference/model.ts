@@ -42,6 +42,7 @@ export async function openModel(
   const rows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
   const limits: BatchLimits = {
     tokens: Math.ceil(size.tokens / 16) * 16,
+    scored: size.tokens,
     examples: size.sequences,
     stepExamples: size.sequences,
     groupRows: Math.max(32, rows),

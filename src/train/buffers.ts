@@ -16,6 +16,8 @@ export interface BufferSpec {
 export interface BatchLimits {
   /** T, rounded up to the token bucket. */
   readonly tokens: number;
+  /** Scored rows, before padding; a row that both branches of a pair gather counts twice. */
+  readonly scored: number;
   /** Examples in one micro-batch, and in one optimizer step. */
   readonly examples: number;
   readonly stepExamples: number;
@@ -32,12 +34,10 @@ export function tokenBucket(maxTokens: number): number {
   return Math.max(16, Math.ceil(maxTokens / 64 / 16) * 16);
 }
 
-/** Rows of a padded gather list, at most: groups end on multiples of 32 and are at least half full on average. */
-export function scoredLimit(limits: BatchLimits): number {
-  const responses = limits.examples * (limits.pairs ? 2 : 1);
-  // A row may be gathered twice, once by each branch of a pair.
-  const scored = limits.tokens + (limits.pairs ? limits.examples : 0);
-  const groups = Math.min(responses, 2 * Math.ceil(scored / limits.groupRows) + 2);
+/** Rows of a padded gather list, at most: groups end on multiples of 32 and two neighbours overflow one. */
+export function scoredLimit({ scored, examples, pairs, groupRows }: BatchLimits): number {
+  const responses = examples * (pairs ? 2 : 1);
+  const groups = Math.min(responses, 2 * Math.ceil(scored / groupRows) + 2);
   return Math.ceil((scored + 31 * groups) / 32) * 32;
 }
 

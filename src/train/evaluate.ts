@@ -22,8 +22,7 @@ export async function evaluate(
   const started = performance.now();
   const means: Float32Array[] = [];
   const terms: Float32Array[] = [];
-  let scoredTokens = 0;
-  for (let i = 0; !pairs && i < examples.count; i++) scoredTokens += examples.scoredTokens(i);
+  const scoredTokens = examples.scoredTokens.reduce((sum, n) => sum + n, 0);
   const scale = loss.scale({ examples: examples.count, scoredTokens });
   for (let begin = 0; begin < examples.count; begin += options.round) {
     if (options.stopped()) return undefined;

@@ -21,7 +21,7 @@ export interface ExampleSet {
   readonly computedTokens: Int32Array;
   readonly longestSequence: number;
   /** Tokens of example `i` that are scored. */
-  scoredTokens(i: number): number;
+  readonly scoredTokens: Int32Array;
   /** Packs examples into micro-batches of at most `maxTokens` tokens. */
   pack(indices: ArrayLike<number>, maxTokens: number): PackedBatch[];
 }
@@ -55,12 +55,14 @@ function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => Exampl
 
 function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): ExampleSet {
   const computedTokens = new Int32Array(store.length);
+  const scoredTokens = new Int32Array(store.length);
   let longestSequence = 0;
   for (let i = 0; i < store.length; i++) {
     const pair = store.pair(i);
     checkIds(pair.chosen.ids, vocabSize, `${store.where(i)}: chosen`);
     checkIds(pair.rejected.ids, vocabSize, `${store.where(i)}: rejected`);
     computedTokens[i] = pairTokens(pair, prefixSharing);
+    scoredTokens[i] = scored(pair.chosen) + scored(pair.rejected);
     longestSequence = Math.max(longestSequence, pair.chosen.ids.length, pair.rejected.ids.length);
   }
   return {
@@ -68,7 +70,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     bytes: store.bytes,
     computedTokens,
     longestSequence,
-    scoredTokens: (i) => scored(store.pair(i).chosen) + scored(store.pair(i).rejected),
+    scoredTokens,
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);
@@ -78,8 +80,11 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
 }
 
 function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
+  const scoredTokens = new Int32Array(store.length);
   for (let i = 0; i < store.length; i++) {
-    checkIds(store.sequence(i).ids, vocabSize, store.where(i));
+    const sequence = store.sequence(i);
+    checkIds(sequence.ids, vocabSize, store.where(i));
+    scoredTokens[i] = scored(sequence);
   }
   const computedTokens = Int32Array.from({ length: store.length }, (_, i) => store.tokens(i));
   return {
@@ -87,7 +92,7 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
     bytes: store.bytes,
     computedTokens,
     longestSequence: computedTokens.reduce((longest, n) => Math.max(longest, n), 0),
-    scoredTokens: (i) => scored(store.sequence(i)),
+    scoredTokens,
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);

@@ -36,13 +36,16 @@ export interface RunPlan {
 }
 
 /** What the plan needs to know of the data. */
-export type DataFacts = Pick<ExampleSet, "count" | "bytes" | "computedTokens" | "longestSequence">;
+export type DataFacts = Pick<
+  ExampleSet,
+  "count" | "bytes" | "computedTokens" | "scoredTokens" | "longestSequence"
+>;
 
 /**
  * Resident memory of Node.js with the addon, oneDNN's generated code and the JavaScript heap of a run,
  * measured on Node 20 (README, "Memory").
  */
-const PROCESS_BYTES = 150e6;
+const PROCESS_BYTES = 96e6;
 /** Tokens of a micro-batch beyond which GEMMs on a CPU gain nothing. */
 const ENOUGH_TOKENS = 4096;
 /** Largest logits workspace taken by default. */
@@ -80,8 +83,9 @@ export function planRun(
   const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps);
   const withTokens = (cap: number): RunPlan => {
     // A resumed run keeps the tokens of its checkpoint; else just what the fullest micro-batch needs.
-    const tokens = keep ? cap : fullestBatch(rounds(), cap);
-    const limits = batchLimits(config, shape, tokens, examplesPerStep, train, test);
+    const fullest = fullestBatch(rounds(), cap);
+    if (keep) fullest.tokens = cap;
+    const limits = batchLimits(config, shape, fullest, examplesPerStep, train, test);
     const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
     return {
       parameters: parameterCount(shape),
@@ -131,55 +135,65 @@ export function machineMemory(): number {
 function batchLimits(
   config: Config,
   shape: ModelShape,
-  maxTokens: number,
+  fullest: BatchCounts,
   examplesPerStep: number,
   train: DataFacts,
   test: DataFacts,
 ): BatchLimits {
-  const bucket = tokenBucket(maxTokens);
-  const tokens = Math.ceil(maxTokens / bucket) * bucket;
-  const stepExamples = Math.max(examplesPerStep, test.count > 0 ? EVAL_EXAMPLES : 0);
-  const scored = Math.ceil((tokens + stepExamples) / 32) * 32;
+  const bucket = tokenBucket(fullest.tokens);
   const groupRows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
   return {
-    tokens,
-    examples: Math.min(stepExamples, tokens),
-    stepExamples,
-    groupRows: Math.max(32, Math.min(groupRows, scored)),
+    tokens: Math.ceil(fullest.tokens / bucket) * bucket,
+    scored: fullest.scored,
+    examples: fullest.examples,
+    stepExamples: Math.max(examplesPerStep, test.count > 0 ? EVAL_EXAMPLES : 0),
+    groupRows: Math.max(32, Math.min(groupRows, Math.ceil(fullest.scored / 32) * 32)),
     positions: Math.max(1, train.longestSequence, test.longestSequence),
     pairs: losses[config.lossType].examples === "pairs",
   };
 }
 
-/** Token counts of the examples of every optimizer step of the run and of every evaluation round. */
+/** The examples of an optimizer step or an evaluation round. */
+interface Round {
+  readonly facts: DataFacts;
+  readonly members: Int32Array;
+}
+
+/** Every optimizer step of the run and every evaluation round. */
 function* allRounds(
   config: Config,
   train: DataFacts,
   test: DataFacts,
   perStep: number,
   totalSteps: number,
-): Generator<Int32Array> {
+): Generator<Round> {
   const { shuffle, seed } = config;
   const order = createOrder({ count: train.count, perStep, shuffle, seed });
-  const steps = shuffle ? totalSteps : Math.min(totalSteps, stepsPerEpoch({ count: train.count, perStep }));
-  for (let step = 0; step < steps; step++) yield order(step).map((i) => train.computedTokens[i]!);
+  const epoch = stepsPerEpoch({ count: train.count, perStep });
+  const steps = shuffle ? totalSteps : Math.min(totalSteps, epoch);
+  for (let step = 0; step < steps; step++) yield { facts: train, members: order(step) };
   const round = Math.max(perStep, EVAL_EXAMPLES);
   for (let begin = 0; begin < test.count; begin += round) {
-    yield test.computedTokens.subarray(begin, begin + round);
+    const count = Math.min(round, test.count - begin);
+    yield { facts: test, members: Int32Array.from({ length: count }, (_, i) => begin + i) };
   }
 }
 
-/** Tokens of the fullest micro-batch when rounds are packed into at most `maxTokens`. */
-function fullestBatch(rounds: Iterable<Int32Array>, maxTokens: number): number {
-  let fullest = 1;
-  for (const lengths of rounds) {
-    const whole = lengths.reduce((sum, n) => sum + n, 0);
-    if (whole <= fullest) continue;
-    for (const members of packLengths(lengths, { maxTokens })) {
-      fullest = Math.max(fullest, members.reduce((sum, i) => sum + lengths[i]!, 0));
+type BatchCounts = { tokens: number; scored: number; examples: number };
+
+/** The most of everything that a micro-batch holds when the rounds are packed into at most `maxTokens`. */
+function fullestBatch(rounds: Iterable<Round>, maxTokens: number): BatchCounts {
+  const most: BatchCounts = { tokens: 1, scored: 1, examples: 1 };
+  for (const { facts, members } of rounds) {
+    const lengths = members.map((i) => facts.computedTokens[i]!);
+    for (const batch of packLengths(lengths, { maxTokens })) {
+      const sum = (of: (member: number) => number) => batch.reduce((total, i) => total + of(i), 0);
+      most.tokens = Math.max(most.tokens, sum((i) => lengths[i]!));
+      most.scored = Math.max(most.scored, sum((i) => facts.scoredTokens[members[i]!]!));
+      most.examples = Math.max(most.examples, batch.length);
     }
   }
-  return fullest;
+  return most;
 }
 
 function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dataBytes: number): MemoryLine[] {
@@ -208,8 +222,14 @@ function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dat
     ...mergeLayers(buffers),
     host("Node.js, libraries and JavaScript heap", PROCESS_BYTES),
     host("tokenized data", dataBytes),
-    host("staging for loading and saving", 2 * STAGING_BYTES),
+    host("staging for loading and saving", 2 * Math.min(STAGING_BYTES, 4 * largestTensor(shape))),
   ];
+}
+
+/** Elements of the largest tensor that is loaded or saved. */
+function largestTensor(shape: ModelShape): number {
+  const sizes = modelBlocks(shape).flatMap((block) => block.parameters.map((p) => elementCount(p.shape)));
+  return Math.max(...sizes);
 }
 
 /** One line for the buffers that every layer has. */

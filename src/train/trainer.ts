@@ -144,7 +144,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       const members = order(step);
       step++;
       let scoredTokens = 0;
-      if (loss.examples === "sequences") for (const i of members) scoredTokens += data.train.scoredTokens(i);
+      if (loss.examples === "sequences") for (const i of members) scoredTokens += data.train.scoredTokens[i]!;
       const scale = loss.scale({ examples: members.length, scoredTokens });
       const rate = learningRate(schedule, step);
       meter.begin({ step, epoch: epochsAfter(step), learning_rate: rate }, members.length);

@@ -43,6 +43,7 @@ async function openFixture(folder: string, model: string, change: Partial<BatchL
   const { checkpointing = false, ...limitChange } = change;
   const limits: BatchLimits = {
     tokens: 256,
+    scored: 272,
     examples: 16,
     stepExamples: 16,
     groupRows: 64,
