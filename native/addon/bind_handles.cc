@@ -1,5 +1,5 @@
-// Devices, streams, arenas and tensors as integer handles. The typed face is src/native/*.ts, which checks
-// argument types; the checks here are those that only the owner of the memory can make.
+// Devices, streams, arenas and tensors as integer handles. The typed face is src/native/*.ts, which
+// checks argument types; the checks here are those that only the owner of the memory can make.
 #include <cstring>
 
 #include "addon/environment.h"
@@ -8,12 +8,15 @@
 namespace simper::addon {
 namespace {
 
-double number(const Napi::CallbackInfo& info, size_t i) { return info[i].As<Napi::Number>().DoubleValue(); }
+double number(const Napi::CallbackInfo& info, size_t i) {
+  return info[i].As<Napi::Number>().DoubleValue();
+}
 
 template <class T>
 T& require(SlotTable<T>& table, double id, const char* what) {
   if (T* found = table.find(id)) return *found;
-  throw ContractError(std::string("this ") + what + " was disposed or never existed; keep its owner alive while it is used");
+  throw ContractError(std::string("this ") + what +
+                      " was disposed or never existed; keep its owner alive while it is used");
 }
 
 std::vector<int64_t> shape_argument(const Napi::CallbackInfo& info, size_t i) {
@@ -22,28 +25,36 @@ std::vector<int64_t> shape_argument(const Napi::CallbackInfo& info, size_t i) {
   double elements = 1;
   for (uint32_t d = 0; d < shape.size(); ++d) {
     const double extent = array.Get(d).As<Napi::Number>().DoubleValue();
-    if (!(extent >= 0) || extent > 9e15 || extent != static_cast<double>(static_cast<int64_t>(extent))) {
-      throw ContractError("a tensor's shape has the extent " + std::to_string(extent) + ", expected a whole number >= 0");
+    if (!(extent >= 0) || extent > 9e15 ||
+        extent != static_cast<double>(static_cast<int64_t>(extent))) {
+      throw ContractError("a tensor's shape has the extent " + std::to_string(extent) +
+                          ", expected a whole number >= 0");
     }
     shape[d] = static_cast<int64_t>(extent);
     elements *= extent;
   }
   // Above this, sizes in bytes would no longer be exact anywhere on the way.
-  if (elements > 1e15) throw MemoryError("a tensor of " + std::to_string(elements) + " elements does not fit into any memory");
+  if (elements > 1e15)
+    throw MemoryError("a tensor of " + std::to_string(elements) +
+                      " elements does not fit into any memory");
   if (shape.empty() || shape.size() > kMaxRank) {
-    throw ContractError("a tensor has " + std::to_string(shape.size()) + " dimensions, expected 1 to " + std::to_string(kMaxRank));
+    throw ContractError("a tensor has " + std::to_string(shape.size()) +
+                        " dimensions, expected 1 to " + std::to_string(kMaxRank));
   }
   return shape;
 }
 
-Tensor& tensor(Napi::Env env, double id) { return require(Environment::of(env).tensors, id, "tensor").tensor; }
+Tensor& tensor(Napi::Env env, double id) {
+  return require(Environment::of(env).tensors, id, "tensor").tensor;
+}
 
 Napi::Value open_device(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const std::string name = info[0].As<Napi::String>();
     if (name != "cpu") throw DeviceError("device \"" + name + "\" is not part of this build");
     auto device = open_cpu_device(static_cast<int>(number(info, 1)));
-    return Napi::Number::New(info.Env(), Environment::of(info.Env()).devices.add(std::move(device)));
+    return Napi::Number::New(info.Env(),
+                             Environment::of(info.Env()).devices.add(std::move(device)));
   });
 }
 
@@ -72,15 +83,20 @@ Napi::Value open_arena(const Napi::CallbackInfo& info) {
     Environment& environment = Environment::of(info.Env());
     const double device_id = number(info, 0), bytes = number(info, 1);
     Device& device = *require(environment.devices, device_id, "device");
-    if (!(bytes >= 0) || bytes > 9e15) throw ContractError("an arena of " + std::to_string(bytes) + " bytes was asked for");
-    ArenaEntry entry{std::make_unique<Arena>(device, static_cast<int64_t>(bytes), info[2].As<Napi::String>()), device_id, {}};
+    if (!(bytes >= 0) || bytes > 9e15)
+      throw ContractError("an arena of " + std::to_string(bytes) + " bytes was asked for");
+    ArenaEntry entry{
+        std::make_unique<Arena>(device, static_cast<int64_t>(bytes), info[2].As<Napi::String>()),
+        device_id,
+        {}};
     // V8 sees our memory, so that its own collections are paced by the true size of the process.
     Napi::MemoryManagement::AdjustExternalMemory(info.Env(), entry.arena->bytes());
     return Napi::Number::New(info.Env(), environment.arenas.add(std::move(entry)));
   });
 }
 
-// The ids die now; the memory goes when the work already enqueued on the device's streams is done with it.
+// The ids die now; the memory goes when the work already enqueued on the device's streams is done
+// with it.
 Napi::Value close_arena(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
   const double id = number(info, 0);
@@ -116,7 +132,9 @@ Napi::Value allocate(const Napi::CallbackInfo& info) {
     ArenaEntry& entry = require(Environment::of(info.Env()).arenas, id, "arena");
     const auto dtype = static_cast<DType>(static_cast<int32_t>(number(info, 1)));
     const std::vector<int64_t> shape = shape_argument(info, 2);
-    return add_tensor(info.Env(), id, entry.arena->allocate(dtype, static_cast<int32_t>(shape.size()), shape.data()));
+    return add_tensor(
+        info.Env(), id,
+        entry.arena->allocate(dtype, static_cast<int32_t>(shape.size()), shape.data()));
   });
 }
 
@@ -135,20 +153,24 @@ Napi::Value view(const Napi::CallbackInfo& info) {
     const std::vector<int64_t> shape = shape_argument(info, 3);
     result.rank = static_cast<int32_t>(shape.size());
     std::copy(shape.begin(), shape.end(), result.shape);
-    result.row_stride = info[4].IsNumber() ? static_cast<int64_t>(number(info, 4)) : result.row_size();
+    result.row_stride =
+        info[4].IsNumber() ? static_cast<int64_t>(number(info, 4)) : result.row_size();
     result.data = static_cast<char*>(base.tensor.data) + offset;
-    const bool sane = static_cast<double>(result.rows()) * static_cast<double>(result.row_stride) < 1e15;
-    if (!sane || offset < 0 || offset % size_of(result.dtype) != 0 || result.row_stride < result.row_size() ||
+    const bool sane =
+        static_cast<double>(result.rows()) * static_cast<double>(result.row_stride) < 1e15;
+    if (!sane || offset < 0 || offset % size_of(result.dtype) != 0 ||
+        result.row_stride < result.row_size() ||
         offset + span_bytes(result) > span_bytes(base.tensor)) {
-      throw ContractError("view: " + std::to_string(span_bytes(result)) + " bytes from byte " + std::to_string(offset) +
-                          " do not lie inside the tensor's " + std::to_string(span_bytes(base.tensor)) + " bytes");
+      throw ContractError("view: " + std::to_string(span_bytes(result)) + " bytes from byte " +
+                          std::to_string(offset) + " do not lie inside the tensor's " +
+                          std::to_string(span_bytes(base.tensor)) + " bytes");
     }
     return add_tensor(info.Env(), base.arena, result);
   });
 }
 
-// set_window(window, base, begin, rows): makes `window` the rows [begin, begin + rows) of `base`. Work that is
-// already enqueued keeps the rows it was enqueued with.
+// set_window(window, base, begin, rows): makes `window` the rows [begin, begin + rows) of `base`.
+// Work that is already enqueued keeps the rows it was enqueued with.
 Napi::Value set_window(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     Tensor& window = tensor(info.Env(), number(info, 0));
@@ -156,11 +178,13 @@ Napi::Value set_window(const Napi::CallbackInfo& info) {
     const double begin = number(info, 2), rows = number(info, 3);
     if (!(begin >= 0) || !(rows >= 0) || begin + rows > static_cast<double>(base.rows())) {
       throw ContractError("window: rows [" + std::to_string(static_cast<int64_t>(begin)) + ", " +
-                          std::to_string(static_cast<int64_t>(begin + rows)) + ") of a tensor with " + std::to_string(base.rows()) + " rows");
+                          std::to_string(static_cast<int64_t>(begin + rows)) +
+                          ") of a tensor with " + std::to_string(base.rows()) + " rows");
     }
     window = base;
     window.shape[0] = static_cast<int64_t>(rows);
-    window.data = static_cast<char*>(base.data) + static_cast<int64_t>(begin) * base.row_stride * size_of(base.dtype);
+    window.data = static_cast<char*>(base.data) +
+                  static_cast<int64_t>(begin) * base.row_stride * size_of(base.dtype);
     return info.Env().Undefined();
   });
 }
@@ -171,10 +195,11 @@ StreamEntry& stream(const Napi::CallbackInfo& info) {
 
 void expect_bytes(const char* what, const Tensor& tensor, size_t bytes) {
   const int64_t expected = tensor.size() * size_of(tensor.dtype);
-  if (!tensor.dense()) throw ContractError(std::string(what) + ": the tensor is a strided view, expected a dense one");
+  if (!tensor.dense())
+    throw ContractError(std::string(what) + ": the tensor is a strided view, expected a dense one");
   if (static_cast<int64_t>(bytes) != expected) {
-    throw ContractError(std::string(what) + ": the array has " + std::to_string(bytes) + " bytes, expected " +
-                        std::to_string(expected) + " = size of the tensor");
+    throw ContractError(std::string(what) + ": the array has " + std::to_string(bytes) +
+                        " bytes, expected " + std::to_string(expected) + " = size of the tensor");
   }
 }
 
@@ -184,11 +209,12 @@ Napi::Value write(const Napi::CallbackInfo& info) {
     const Tensor target = tensor(info.Env(), number(info, 1));
     const auto array = info[2].As<Napi::TypedArray>();
     expect_bytes("write", target, array.ByteLength());
-    const auto* source = static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+    const auto* source =
+        static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     auto staging = std::make_shared<std::vector<uint8_t>>(source, source + array.ByteLength());
     stream(info).stream().enqueue("write", Command([target, staging](Context&) {
-      std::memcpy(target.data, staging->data(), staging->size());
-    }));
+                                    std::memcpy(target.data, staging->data(), staging->size());
+                                  }));
     return info.Env().Undefined();
   });
 }
@@ -202,14 +228,17 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     expect_bytes("read", source, array.ByteLength());
     auto* target = static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     entry.stream().enqueue("read", Command([source, target](Context&) {
-      std::memcpy(target, source.data, source.size() * size_of(source.dtype));
-    }));
+                             std::memcpy(target, source.data,
+                                         source.size() * size_of(source.dtype));
+                           }));
     return entry.promise(info.Env(), array);
   });
 }
 
 Napi::Value finish(const Napi::CallbackInfo& info) {
-  return guarded(info.Env(), [&]() -> Napi::Value { return stream(info).promise(info.Env(), info.Env().Undefined()); });
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    return stream(info).promise(info.Env(), info.Env().Undefined());
+  });
 }
 
 Napi::Value set_error_classes(const Napi::CallbackInfo& info) {

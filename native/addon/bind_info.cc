@@ -8,7 +8,8 @@ namespace {
 
 struct Backend {
   const char* name;
-  const char* library;  // looked up so that the line says what is missing: the library or our support
+  const char*
+      library;  // looked up so that the line says what is missing: the library or our support
   const char* missing;
 };
 
@@ -22,8 +23,9 @@ Napi::Value backends(Napi::Env env) {
   Napi::Array lines = Napi::Array::New(env);
   for (const Backend& backend : kBackends) {
     void* handle = dlopen(backend.library, RTLD_LAZY | RTLD_LOCAL);
-    const std::string found = handle ? std::string(backend.library) + " was found"
-                                     : std::string(backend.missing) + " (" + backend.library + " not found)";
+    const std::string found =
+        handle ? std::string(backend.library) + " was found"
+               : std::string(backend.missing) + " (" + backend.library + " not found)";
     if (handle) dlclose(handle);
     Napi::Object line = Napi::Object::New(env);
     line.Set("name", backend.name);
@@ -50,6 +52,8 @@ Napi::Value info(const Napi::CallbackInfo& call) {
 
 }  // namespace
 
-void bind_info(Napi::Env env, Napi::Object exports) { exports.Set("info", Napi::Function::New(env, info, "info")); }
+void bind_info(Napi::Env env, Napi::Object exports) {
+  exports.Set("info", Napi::Function::New(env, info, "info"));
+}
 
 }  // namespace simper::addon

@@ -1,5 +1,5 @@
-// One JavaScript function per entry of ops.def: op(stream, ...arguments). Tensors come as ids, scalars as numbers.
-// A call checks the contract, enqueues and returns; nothing is allocated.
+// One JavaScript function per entry of ops.def: op(stream, ...arguments). Tensors come as ids,
+// scalars as numbers. A call checks the contract, enqueues and returns; nothing is allocated.
 #include <tuple>
 
 #include "addon/environment.h"
@@ -18,10 +18,13 @@ T argument(Environment& environment, const Napi::Value& value, const char* op, s
   }
   if constexpr (std::is_same_v<T, Tensor>) {
     const TensorEntry* entry = environment.tensors.find(number);
-    if (!entry) throw ContractError(where() + " is a tensor that was disposed; keep its arena while it is used");
+    if (!entry)
+      throw ContractError(where() +
+                          " is a tensor that was disposed; keep its arena while it is used");
     return entry->tensor;
   } else if constexpr (std::is_same_v<T, MatmulForm>) {
-    if (number != 0 && number != 1 && number != 2) throw ContractError(where() + " is not nn, nt or tn");
+    if (number != 0 && number != 1 && number != 2)
+      throw ContractError(where() + " is not nn, nt or tn");
     return static_cast<MatmulForm>(static_cast<int32_t>(number));
   } else {
     return static_cast<T>(number);
@@ -38,25 +41,28 @@ struct Op<Member, Check> {
       const auto* name = static_cast<const char*>(info.Data());
       Environment& environment = Environment::of(info.Env());
       if (info.Length() != sizeof...(Args) + 1) {
-        throw ContractError(std::string(name) + " takes " + std::to_string(sizeof...(Args)) + " arguments, received " +
+        throw ContractError(std::string(name) + " takes " + std::to_string(sizeof...(Args)) +
+                            " arguments, received " +
                             std::to_string(static_cast<int64_t>(info.Length()) - 1));
       }
       const auto* found = environment.streams.find(info[0].As<Napi::Number>().DoubleValue());
       if (!found) throw ContractError(std::string(name) + ": the stream was disposed");
       StreamEntry& entry = **found;
-      const std::tuple<Args...> arguments = read(environment, info, name, std::index_sequence_for<Args...>());
+      const std::tuple<Args...> arguments =
+          read(environment, info, name, std::index_sequence_for<Args...>());
       std::apply(Check, arguments);
       const auto function = (*environment.devices.find(entry.device()))->ops().*Member;
       entry.stream().enqueue(name, Command([function, arguments](Context& context) {
-        std::apply([&](const Args&... a) { function(context, a...); }, arguments);
-      }));
+                               std::apply([&](const Args&... a) { function(context, a...); },
+                                          arguments);
+                             }));
       return info.Env().Undefined();
     });
   }
 
   template <size_t... I>
-  static std::tuple<Args...> read(Environment& environment, const Napi::CallbackInfo& info, const char* name,
-                                  std::index_sequence<I...>) {
+  static std::tuple<Args...> read(Environment& environment, const Napi::CallbackInfo& info,
+                                  const char* name, std::index_sequence<I...>) {
     return {argument<Args>(environment, info[I + 1], name, I)...};
   }
 };
@@ -65,7 +71,7 @@ struct Op<Member, Check> {
 
 void bind_ops(Napi::Env env, Napi::Object exports) {
   Napi::Object ops = Napi::Object::New(env);
-#define OP(name, ...)                                                                                 \
+#define OP(name, ...)                                                                        \
   ops.Set(#name, Napi::Function::New(env, Op<&OpTable::name, &contracts::name>::call, #name, \
                                      const_cast<char*>(#name)));
 #include "ops/ops.def"

@@ -11,8 +11,8 @@
 
 namespace simper::addon {
 
-// Handles are integers: slot + 2^24 · generation. Freeing a slot raises its generation, so that an id kept
-// too long is an error and never another object.
+// Handles are integers: slot + 2^24 · generation. Freeing a slot raises its generation, so that an
+// id kept too long is an error and never another object.
 template <class T>
 class SlotTable {
  public:
@@ -34,13 +34,15 @@ class SlotTable {
     if (!(id >= 0) || id >= kSlots * kGenerations) return nullptr;
     const auto whole = static_cast<uint64_t>(id);
     const uint64_t slot = whole % static_cast<uint64_t>(kSlots);
-    if (slot >= slots_.size() || slots_[slot].generation != whole / static_cast<uint64_t>(kSlots)) return nullptr;
+    if (slot >= slots_.size() || slots_[slot].generation != whole / static_cast<uint64_t>(kSlots))
+      return nullptr;
     return slots_[slot].value ? &*slots_[slot].value : nullptr;
   }
 
   void remove(double id) {
     if (!find(id)) return;
-    const auto slot = static_cast<uint32_t>(static_cast<uint64_t>(id) % static_cast<uint64_t>(kSlots));
+    const auto slot =
+        static_cast<uint32_t>(static_cast<uint64_t>(id) % static_cast<uint64_t>(kSlots));
     slots_[slot].value.reset();
     ++slots_[slot].generation;
     free_.push_back(slot);
@@ -54,7 +56,8 @@ class SlotTable {
   }
 
  private:
-  static constexpr double kSlots = 1 << 24, kGenerations = 1 << 28;  // ids stay below 2^52: exact doubles
+  static constexpr double kSlots = 1 << 24,
+                          kGenerations = 1 << 28;  // ids stay below 2^52: exact doubles
   struct Slot {
     std::optional<T> value;
     uint64_t generation = 0;

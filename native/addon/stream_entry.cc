@@ -18,7 +18,8 @@ StreamEntry::StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> o
           env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "simper stream", 0, 1)),
       stream_(owner_->open_stream()) {
   settle_.Unref(env);
-  // Hooks run last in, first out: this one joins the worker before Node tears the function above down.
+  // Hooks run last in, first out: this one joins the worker before Node tears the function above
+  // down.
   napi_add_env_cleanup_hook(env, close, this);
 }
 
@@ -30,7 +31,8 @@ StreamEntry::~StreamEntry() {
 void StreamEntry::close(void* entry) {
   auto* self = static_cast<StreamEntry*>(entry);
   if (!self->stream_) return;
-  self->stream_.reset();  // joins; promises still waiting are rejected through the function, so it goes last
+  self->stream_
+      .reset();  // joins; promises still waiting are rejected through the function, so it goes last
   self->settle_.Release();
 }
 
@@ -53,7 +55,8 @@ void StreamEntry::settle(Napi::Env env, Pending* pending) {
   const std::unique_ptr<Pending> owned(pending);
   Environment& environment = Environment::of(env);
   bool open = false;
-  environment.streams.for_each([&](std::unique_ptr<StreamEntry>& entry) { open |= entry.get() == this; });
+  environment.streams.for_each(
+      [&](std::unique_ptr<StreamEntry>& entry) { open |= entry.get() == this; });
   if (open && --pending_ == 0) settle_.Unref(env);
   if (pending->error) {
     pending->deferred.Reject(to_js_error(env, pending->error).Value());

@@ -40,16 +40,17 @@ class Device {
   virtual std::unique_ptr<Stream> open_stream() = 0;
 };
 
-// The CPU device with `threads` compute threads per stream; 0 takes one per core this process may use.
+// The CPU device with `threads` compute threads per stream; 0 takes one per core this process may
+// use.
 std::shared_ptr<Device> open_cpu_device(int threads);
 
 // What `simper-native env` prints about the CPU.
 struct CpuInfo {
-  std::string isa;           // the best instruction set oneDNN will use
-  std::string matmul_bf16;   // name of the oneDNN kernel chosen for bf16 GEMMs, or "f32 fallback"
-  std::string onednn;        // version
+  std::string isa;          // the best instruction set oneDNN will use
+  std::string matmul_bf16;  // name of the oneDNN kernel chosen for bf16 GEMMs, or "f32 fallback"
+  std::string onednn;       // version
   int threads;
-  bool bf16;                 // bf16 GEMMs run in hardware
+  bool bf16;  // bf16 GEMMs run in hardware
 };
 CpuInfo cpu_info();
 

@@ -17,8 +17,7 @@ class Command {
 
   Command() = default;
   template <class F>
-    requires(!std::is_same_v<std::decay_t<F>, Command>)
-  explicit Command(F&& f) {
+  requires(!std::is_same_v<std::decay_t<F>, Command>) explicit Command(F&& f) {
     using Callable = std::decay_t<F>;
     static_assert(sizeof(Callable) <= kCapacity, "raise Command::kCapacity");
     new (storage_) Callable(std::forward<F>(f));
@@ -57,16 +56,16 @@ class Command {
   void (*move_)(void* self, void* to) = nullptr;  // moves to `to` (or just destroys)
 };
 
-// An ordered queue of work on a device. Enqueueing never waits. The first exception is kept, later ops
-// are skipped, and the next `finish` reports and clears it, like a sticky CUDA error.
+// An ordered queue of work on a device. Enqueueing never waits. The first exception is kept, later
+// ops are skipped, and the next `finish` reports and clears it, like a sticky CUDA error.
 class Stream {
  public:
   virtual ~Stream() = default;
   // `op` must outlive the stream (a string literal of the op table); it names the op in errors.
   virtual void enqueue(const char* op, Command command) = 0;
-  // Runs `done(error)` on the stream's thread after everything enqueued so far, even after an error;
-  // `error` is null, or the first exception since the last `finish`. A stream that is destroyed first
-  // calls `done` with a DeviceError.
+  // Runs `done(error)` on the stream's thread after everything enqueued so far, even after an
+  // error; `error` is null, or the first exception since the last `finish`. A stream that is
+  // destroyed first calls `done` with a DeviceError.
   virtual void finish(std::function<void(std::exception_ptr error)> done) = 0;
 };
 

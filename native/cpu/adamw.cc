@@ -1,6 +1,7 @@
 // AdamW [Loshchilov & Hutter 2019] on one flat range, in one pass over the states:
 //   g = factor·grad,   m = β1·m + (1−β1)·g,   v = β2·v + (1−β2)·g²
-//   master −= lr·(m/(1−β1ᵗ) / (sqrt(v/(1−β2ᵗ)) + eps) + weight_decay·master),   weight = master, rounded
+//   master −= lr·(m/(1−β1ᵗ) / (sqrt(v/(1−β2ᵗ)) + eps) + weight_decay·master),   weight = master,
+//   rounded
 #include <cmath>
 
 #include "cpu/parallel.h"

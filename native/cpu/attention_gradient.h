@@ -3,12 +3,14 @@
 
 #include "cpu/attention_tiles.h"
 
-// The backward of one query tile against one key tile                                  [Dao 2023, alg. 2]
+// The backward of one query tile against one key tile                                  [Dao 2023,
+// alg. 2]
 //   p = exp(s − lse)   dp = do·vᵀ   ds = p∘(dp − delta)
 //   dv += pᵀ·do        dk += dsᵀ·(q/√D)        dq += ds·k, times 1/√D when it is written
 //
-//   Rows go in chunks of kChunk, so that p and ds (16 KiB each) stay in L1 and L2 between the products that
-//   use them. The chunks of a tile are the same wherever it is called from: equal bits from every schedule.
+//   Rows go in chunks of kChunk, so that p and ds (16 KiB each) stay in L1 and L2 between the
+//   products that use them. The chunks of a tile are the same wherever it is called from: equal
+//   bits from every schedule.
 namespace simper::cpu::attention {
 
 constexpr int64_t kChunk = 64;
@@ -50,8 +52,10 @@ class GradientTile {
     ds_ = scratch.take(kChunk * kKeys);
   }
 
-  // `causal`: a key is seen from its own position on; else by every row (the tile lies in the prefix).
-  void add(const QueryRows& q, const KeyRows& keys, bool causal, bool want_queries, bool want_keys) {
+  // `causal`: a key is seen from its own position on; else by every row (the tile lies in the
+  // prefix).
+  void add(const QueryRows& q, const KeyRows& keys, bool causal, bool want_queries,
+           bool want_keys) {
     for (int64_t chunk = 0; chunk < q.rows; chunk += kChunk) {
       const int64_t end = std::min(chunk + kChunk, q.rows);
       for (int64_t r = chunk; r < end; r += kRows) {
@@ -61,19 +65,21 @@ class GradientTile {
         float* ds = ds_ + (r - chunk) * kKeys;
         scores(q, keys, r, chunk, seen, causal);
         if (want_queries) {
-          multiply<Into::kAdd, Left::kRows>(q.dq + r * width_, width_, ds, kKeys, keys.k, width_, seen,
-                                            width_ / kLanes);
+          multiply<Into::kAdd, Left::kRows>(q.dq + r * width_, width_, ds, kKeys, keys.k, width_,
+                                            seen, width_ / kLanes);
         }
       }
       if (!want_keys) continue;
       for (int64_t key = 0; key < keys.count; key += kRows) {
-        // The first row that sees `key`; the others of this step of kRows keys are masked, not absent.
+        // The first row that sees `key`; the others of this step of kRows keys are masked, not
+        // absent.
         const int64_t behind = causal ? std::max<int64_t>(0, keys.begin + key - q.begin) : 0;
         const int64_t first = std::max(chunk, behind * q.heads), depth = end - first;
         if (depth <= 0) continue;
         const int64_t at = (first - chunk) * kKeys + key;
         multiply<Into::kAdd, Left::kColumns>(keys.dv + key * width_, width_, p_ + at, kKeys,
-                                             q.d_o + first * width_, width_, depth, width_ / kLanes);
+                                             q.d_o + first * width_, width_, depth,
+                                             width_ / kLanes);
         multiply<Into::kAdd, Left::kColumns>(keys.dk + key * width_, width_, ds_ + at, kKeys,
                                              q.q + first * width_, width_, depth, width_ / kLanes);
       }
@@ -86,13 +92,16 @@ class GradientTile {
   }
 
   // p and ds of kRows rows from r on, in whole vectors; 0 where a row does not see the key.
-  void scores(const QueryRows& q, const KeyRows& keys, int64_t r, int64_t chunk, int64_t seen, bool causal) {
+  void scores(const QueryRows& q, const KeyRows& keys, int64_t r, int64_t chunk, int64_t seen,
+              bool causal) {
     float *p = p_ + (r - chunk) * kKeys, *ds = ds_ + (r - chunk) * kKeys;
     const int64_t vecs = (seen + kLanes - 1) / kLanes;
-    multiply<Into::kSet, Left::kRows>(p, kKeys, q.q + r * width_, width_, keys.k_transposed, kKeys, D_, vecs);
-    multiply<Into::kSet, Left::kRows>(ds, kKeys, q.d_o + r * width_, width_, keys.v_transposed, kKeys, D_,
-                                      vecs);
-    const bool masked = keys.count < vecs * kLanes || (causal && visible(q, keys, r) < vecs * kLanes);
+    multiply<Into::kSet, Left::kRows>(p, kKeys, q.q + r * width_, width_, keys.k_transposed, kKeys,
+                                      D_, vecs);
+    multiply<Into::kSet, Left::kRows>(ds, kKeys, q.d_o + r * width_, width_, keys.v_transposed,
+                                      kKeys, D_, vecs);
+    const bool masked =
+        keys.count < vecs * kLanes || (causal && visible(q, keys, r) < vecs * kLanes);
     for (int64_t i = 0; i < kRows; ++i, p += kKeys, ds += kKeys) {
       const Vec lse = splat(q.lse[r + i]), delta = splat(q.delta[r + i]);
       const int64_t count = masked && causal ? visible(q, keys, r + i) : keys.count;

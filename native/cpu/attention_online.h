@@ -4,11 +4,15 @@
 
 #include "cpu/attention_tiles.h"
 
-// Online softmax over the key tiles of one query tile                                  [Dao 2023, alg. 1]
+// Online softmax over the key tiles of one query tile                                  [Dao 2023,
+// alg. 1]
 //
-//                 keys ──► kKeys = 64             rows: the query rows of a tile, the G heads of a group
-//               ┌──────┬──────┬──────┐            stacked as (position, head), which is how they lie in memory
-//   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (2 KiB, in L1), new row maxima m,
+//                 keys ──► kKeys = 64             rows: the query rows of a tile, the G heads of a
+//                 group
+//               ┌──────┬──────┬──────┐            stacked as (position, head), which is how they
+//               lie in memory
+//   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (2 KiB, in L1), new row
+//   maxima m,
 //               └──────┴──────┴──────┘            p = exp(s − m), o = o·exp(m_old − m) + p·v
 //
 //   The sum l of each row is kept as 16 lanes and added up once, at the end.
@@ -18,7 +22,8 @@ class OnlineSoftmax {
  public:
   static int64_t scratch_floats(int64_t rows, int64_t D) {
     const int64_t padded = round_up(rows, kLanes), width = round_up(D, kLanes);
-    return 2 * padded * width + padded + kLanes + padded * kLanes + 2 * kKeys * width + kRows * kKeys;
+    return 2 * padded * width + padded + kLanes + padded * kLanes + 2 * kKeys * width +
+           kRows * kKeys;
   }
 
   OnlineSoftmax(Scratch& scratch, int64_t rows, int64_t D)
@@ -45,8 +50,8 @@ class OnlineSoftmax {
     std::fill(l_, l_ + padded_ * kLanes, 0.0f);
   }
 
-  // Folds in `count` <= kKeys keys and values, `stride` elements apart. Row r sees the first visible(r) of
-  // them; visible does not fall with r, and may be above count, or 0 and below.
+  // Folds in `count` <= kKeys keys and values, `stride` elements apart. Row r sees the first
+  // visible(r) of them; visible does not fall with r, and may be above count, or 0 and below.
   template <class T, class Visible>
   void fold(const T* k, const T* v, int64_t stride, int64_t count, Visible&& visible) {
     pack_transposed(k_transposed_, k, stride, count, D_);
@@ -56,7 +61,8 @@ class OnlineSoftmax {
       const int64_t seen = std::min(count, visible(last));
       if (seen <= 0) continue;
       const int64_t vecs = (seen + kLanes - 1) / kLanes;
-      multiply<Into::kSet, Left::kRows>(s_, kKeys, q_ + r * width_, width_, k_transposed_, kKeys, D_, vecs);
+      multiply<Into::kSet, Left::kRows>(s_, kKeys, q_ + r * width_, width_, k_transposed_, kKeys,
+                                        D_, vecs);
       if (visible(r) < vecs * kLanes || count < vecs * kLanes) {
         for (int64_t i = 0; i < kRows; ++i) {
           hide(s_ + i * kKeys, vecs, std::min(count, visible(std::min(r + i, last))));
@@ -68,7 +74,8 @@ class OnlineSoftmax {
     }
   }
 
-  // o_of(position) = o / l. lse_of(position) = m + log l; it may be null. A row without a key becomes zeros.
+  // o_of(position) = o / l. lse_of(position) = m + log l; it may be null. A row without a key
+  // becomes zeros.
   template <class RowsOf, class LseOf>
   void finish(int64_t positions, int64_t heads, RowsOf&& o_of, LseOf&& lse_of) {
     for (int64_t i = 0; i < positions; ++i) {
@@ -110,7 +117,8 @@ class OnlineSoftmax {
         l += p;
       }
       store(l_ + (r + i) * kLanes, l);
-      if (shrink[i] == 1.0f) continue;  // the maximum stands, as it mostly does after the first tile
+      if (shrink[i] == 1.0f)
+        continue;  // the maximum stands, as it mostly does after the first tile
       float* o = o_ + (r + i) * width_;
       for (int64_t d = 0; d < width_; d += kLanes) store(o + d, load(o + d) * shrink[i]);
     }

@@ -3,16 +3,18 @@
 
 #include "cpu/simd.h"
 
-// Dense f32 tiles for attention: packing (bf16 is converted once per tile, k and v transposed where a
-// product needs them) and one micro-kernel that all seven products of forward and backward share.
+// Dense f32 tiles for attention: packing (bf16 is converted once per tile, k and v transposed where
+// a product needs them) and one micro-kernel that all seven products of forward and backward share.
 //
 //              n = 16·N columns
 //            ┌───────────────┐   c (kRows × n) (+)= a (kRows × depth) · b (depth × n)
-//   kRows    │ c : registers │   One step of depth broadcasts kRows numbers of a and multiplies them with N
-//            └───────────────┘   vectors of b. a may be read transposed: a broadcast does not care for layout.
+//   kRows    │ c : registers │   One step of depth broadcasts kRows numbers of a and multiplies
+//   them with N
+//            └───────────────┘   vectors of b. a may be read transposed: a broadcast does not care
+//            for layout.
 //
-//   Registers: 8×2 vectors of c with AVX-512 (of 32), 4×1 pairs with AVX2 (8 of 16). Each element of c is one
-//   chain of fused multiply-adds in the order of depth, whatever tile it lies in.
+//   Registers: 8×2 vectors of c with AVX-512 (of 32), 4×1 pairs with AVX2 (8 of 16). Each element
+//   of c is one chain of fused multiply-adds in the order of depth, whatever tile it lies in.
 namespace simper::cpu::attention {
 
 #ifdef __AVX512F__
@@ -22,9 +24,12 @@ constexpr int64_t kRows = 4, kVecs = 1;
 #endif
 constexpr int64_t kKeys = 64;  // keys of a key tile; also the row stride of a tile of scores
 
-constexpr int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+constexpr int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
-// Memory of one thread, kept from call to call: it grows while shapes are new and is never returned.
+// Memory of one thread, kept from call to call: it grows while shapes are new and is never
+// returned.
 class Scratch {
  public:
   // Forgets what was taken before and makes room for `floats`.
@@ -55,11 +60,12 @@ inline Scratch& thread_scratch() {
   return scratch;
 }
 
-// ---- products -------------------------------------------------------------------------------------------
+// ---- products
+// -------------------------------------------------------------------------------------------
 
 template <int64_t N, bool kTransposed, bool kAdd>
-[[gnu::noinline]] void micro_kernel(float* c, int64_t ldc, const float* a, int64_t lda, const float* b,
-                                    int64_t ldb, int64_t depth) {
+[[gnu::noinline]] void micro_kernel(float* c, int64_t ldc, const float* a, int64_t lda,
+                                    const float* b, int64_t ldb, int64_t depth) {
   Vec sums[kRows][N];
 #pragma GCC unroll 8
   for (int64_t r = 0; r < kRows; ++r) {
@@ -84,13 +90,16 @@ template <int64_t N, bool kTransposed, bool kAdd>
   }
 }
 
-enum class Into { kSet, kAdd };      // c = or c +=
-enum class Left { kRows, kColumns };  // is a's step of depth its next column, or (aᵀ·b) its next row
+enum class Into { kSet, kAdd };  // c = or c +=
+enum class Left {
+  kRows,
+  kColumns
+};  // is a's step of depth its next column, or (aᵀ·b) its next row
 
 // kRows rows of c, `vecs` vectors wide.
 template <Into into, Left left>
-inline void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const float* b, int64_t ldb,
-                     int64_t depth, int64_t vecs) {
+inline void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const float* b,
+                     int64_t ldb, int64_t depth, int64_t vecs) {
   constexpr bool kTransposed = left == Left::kColumns, kAdd = into == Into::kAdd;
   int64_t v = 0;
   for (; v + kVecs <= vecs; v += kVecs) {
@@ -101,11 +110,14 @@ inline void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const f
   }
 }
 
-// ---- packing --------------------------------------------------------------------------------------------
+// ---- packing
+// --------------------------------------------------------------------------------------------
 
-// to (count, ld) = factor·from (count, D); columns [D, ld) become zeros. ld is a multiple of kLanes.
+// to (count, ld) = factor·from (count, D); columns [D, ld) become zeros. ld is a multiple of
+// kLanes.
 template <class T>
-void pack(float* to, int64_t ld, const T* from, int64_t stride, int64_t count, int64_t D, float factor) {
+void pack(float* to, int64_t ld, const T* from, int64_t stride, int64_t count, int64_t D,
+          float factor) {
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < ld; d += kLanes) {
       store(to + i * ld + d, load(from + i * stride + d, D - d) * factor);
@@ -115,7 +127,8 @@ void pack(float* to, int64_t ld, const T* from, int64_t stride, int64_t count, i
 
 // from (count, D) = factor·to (count, ld).
 template <class T>
-void unpack(T* to, int64_t stride, const float* from, int64_t ld, int64_t count, int64_t D, float factor) {
+void unpack(T* to, int64_t stride, const float* from, int64_t ld, int64_t count, int64_t D,
+            float factor) {
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < D; d += kLanes) {
       store(to + i * stride + d, load(from + i * ld + d) * factor, D - d);
@@ -140,8 +153,8 @@ inline void swap_blocks(Vec (&row)[kLanes]) {
   }
 }
 
-// to (D, kKeys) = transpose of from (count, D), in groups of 16 keys; the missing keys of the last group
-// are zeros, and groups without a key stay untouched: no product reads them.
+// to (D, kKeys) = transpose of from (count, D), in groups of 16 keys; the missing keys of the last
+// group are zeros, and groups without a key stay untouched: no product reads them.
 template <class T>
 void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, int64_t D) {
   for (int64_t key = 0; key < count; key += kLanes) {
@@ -163,7 +176,8 @@ void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, in
   }
 }
 
-// ---- rows of scores -------------------------------------------------------------------------------------
+// ---- rows of scores
+// -------------------------------------------------------------------------------------
 
 // v where the lane's column is below `visible`, else `hidden`.
 inline Vec keep_visible(Vec v, int64_t column, int64_t visible, float hidden) {

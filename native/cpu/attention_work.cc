@@ -12,7 +12,8 @@ struct Segment {
   int64_t start, end, prefix_start, prefix_end;
 };
 
-// f(segment) for each one with a row. Without a row a segment reads nothing, whatever its prefix says.
+// f(segment) for each one with a row. Without a row a segment reads nothing, whatever its prefix
+// says.
 template <class F>
 void for_segments(Tensor segments, F&& f) {
   for (int64_t s = 0; s < segments.rows(); ++s) {
@@ -79,7 +80,8 @@ void Work::cut_keys(Tensor segments) {
   }
 }
 
-// Union-find over key tiles: `family` holds the parent, always an earlier tile, until it holds the number.
+// Union-find over key tiles: `family` holds the parent, always an earlier tile, until it holds the
+// number.
 int32_t Work::root_of(int32_t key_tile) const {
   while (keys[key_tile].family != key_tile) key_tile = keys[key_tile].family;
   return key_tile;
@@ -143,8 +145,10 @@ void Work::cut_queries(Tensor segments, int64_t queries_per_tile) {
     family.query_last = i + 1;
     family.cost += queries[i].cost;
   }
-  sort_longest_first(queries_longest_first, queries.size(), [&](int32_t i) { return queries[i].cost; });
-  sort_longest_first(families_longest_first, families.size(), [&](int32_t i) { return families[i].cost; });
+  sort_longest_first(queries_longest_first, queries.size(),
+                     [&](int32_t i) { return queries[i].cost; });
+  sort_longest_first(families_longest_first, families.size(),
+                     [&](int32_t i) { return families[i].cost; });
   sort_longest_first(keys_longest_first, keys.size(), [&](int32_t i) { return key_costs[i]; });
 }
 

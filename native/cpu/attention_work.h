@@ -4,13 +4,14 @@
 
 #include "core/tensor.h"
 
-// What attention has to visit, worked out from the segments once per call. Row t of segment {start, end,
-// prefix_start, prefix_end} sees the keys [prefix_start, prefix_end) and [start, t].
+// What attention has to visit, worked out from the segments once per call. Row t of segment {start,
+// end, prefix_start, prefix_end} sees the keys [prefix_start, prefix_end) and [start, t].
 //
-//            prompt │ chosen │ rejected       Rows are cut at every start and end of a segment or prefix, then
-//   prompt     ◣    │        │                every kKeys rows: the key tiles. So a query tile sees a key tile
-//   chosen     ■    │   ◣    │                of its prefix whole, and pays for masking on its diagonal only;
-//   rejected   ■    │        │   ◣            the blank tiles are on no list.
+//            prompt │ chosen │ rejected       Rows are cut at every start and end of a segment or
+//            prefix, then
+//   prompt     ◣    │        │                every kKeys rows: the key tiles. So a query tile sees
+//   a key tile chosen     ■    │   ◣    │                of its prefix whole, and pays for masking
+//   on its diagonal only; rejected   ■    │        │   ◣            the blank tiles are on no list.
 namespace simper::cpu::attention {
 
 struct KeyTile {
@@ -28,22 +29,24 @@ struct QueryTile {
   int64_t cost;  // visible (query, key) couples
 
   bool sees_own(int64_t key_tile) const { return own_first <= key_tile && key_tile < own_last; }
-  bool sees_prefix(int64_t key_tile) const { return prefix_first <= key_tile && key_tile < prefix_last; }
+  bool sees_prefix(int64_t key_tile) const {
+    return prefix_first <= key_tile && key_tile < prefix_last;
+  }
 };
 
 // Segments tied by prefixes, such as a pair: no row of one family sees a key of another.
 struct Family {
   int64_t query_first = 0, query_last = 0;  // its query tiles
-  int64_t key_first = 0, key_last = 0;      // its key tiles lie in here, perhaps among those of others
+  int64_t key_first = 0, key_last = 0;  // its key tiles lie in here, perhaps among those of others
   int64_t key_tiles = 0;
   int64_t cost = 0;
 };
 
 struct Work {
-  std::vector<KeyTile> keys;        // by row
-  std::vector<QueryTile> queries;   // by family, then by row: the order of every sum over queries
+  std::vector<KeyTile> keys;       // by row
+  std::vector<QueryTile> queries;  // by family, then by row: the order of every sum over queries
   std::vector<Family> families;
-  std::vector<uint8_t> covered;     // (T): 1 where a segment covers the row
+  std::vector<uint8_t> covered;  // (T): 1 where a segment covers the row
   std::vector<int32_t> queries_longest_first, families_longest_first, keys_longest_first;
   std::vector<int64_t> key_costs;
 
@@ -61,7 +64,8 @@ struct Work {
 // The lists of the calling thread, rebuilt in memory that is kept from call to call.
 const Work& plan_work(Tensor segments, int64_t T, int64_t queries_per_tile);
 
-// Query rows per tile: with the G heads of a group stacked, 192 rows amortise the packing of a key tile.
+// Query rows per tile: with the G heads of a group stacked, 192 rows amortise the packing of a key
+// tile.
 int64_t queries_per_tile(int64_t heads_per_group);
 
 }  // namespace simper::cpu::attention

@@ -5,14 +5,15 @@
 
 namespace simper::cpu {
 
-// IEEE half precision: 1 sign, 5 exponent (bias 15) and 10 mantissa bits. Kept to this file: no other
-// kernel sees it. Not in an unnamed namespace, so that simd.h's partial loads and stores find these.
+// IEEE half precision: 1 sign, 5 exponent (bias 15) and 10 mantissa bits. Kept to this file: no
+// other kernel sees it. Not in an unnamed namespace, so that simd.h's partial loads and stores find
+// these.
 struct f16 {
   uint16_t bits;
 };
 
-// Exponent and mantissa move to their places in an f32; multiplying by 2^112 corrects the bias, and makes
-// subnormals normal on the way.
+// Exponent and mantissa move to their places in an f32; multiplying by 2^112 corrects the bias, and
+// makes subnormals normal on the way.
 static Vec load(const f16* p) {
   VecU16 half;
   std::memcpy(&half, p, sizeof half);
@@ -28,8 +29,8 @@ static void store(f16* p, Vec v) {
   const VecU32 magnitude = u & 0x7fffffffu;
   const VecU32 normal = (magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1u)) >> 13;
   // Below 2^-14 the unit is 2^-24, which is the last place of 0.5f: the addition rounds.
-  const VecU32 subnormal =
-      std::bit_cast<VecU32>(std::bit_cast<Vec>(magnitude) + 0.5f) - std::bit_cast<VecU32>(splat(0.5f));
+  const VecU32 subnormal = std::bit_cast<VecU32>(std::bit_cast<Vec>(magnitude) + 0.5f) -
+                           std::bit_cast<VecU32>(splat(0.5f));
   const VecU32 quiet_nan = 0x7e00u | ((magnitude >> 13) & 0x3ffu);
   VecU32 bits = magnitude < 0x38800000u ? subnormal : normal;
   bits = magnitude >= 0x477ff000u ? (magnitude - magnitude) + 0x7c00u : bits;  // 65520 and above

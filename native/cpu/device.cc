@@ -13,15 +13,18 @@ namespace simper {
 namespace cpu {
 namespace {
 
-// Anonymous pages: zero-filled by the kernel, given back to it when freed, huge where the kernel can.
+// Anonymous pages: zero-filled by the kernel, given back to it when freed, huge where the kernel
+// can.
 class HostStorage final : public Storage {
  public:
   explicit HostStorage(int64_t bytes) {
     bytes_ = bytes;
     const std::size_t length = static_cast<std::size_t>(std::max<int64_t>(bytes, 1));
-    data_ = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    data_ = mmap(nullptr, length, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data_ == MAP_FAILED) {
-      throw MemoryError("cannot reserve " + std::to_string(bytes) + " bytes of memory on the cpu device");
+      throw MemoryError("cannot reserve " + std::to_string(bytes) +
+                        " bytes of memory on the cpu device");
     }
     constexpr int64_t kWorthHugePages = int64_t{32} << 20;
     if (bytes >= kWorthHugePages) madvise(data_, length, MADV_HUGEPAGE);
@@ -40,7 +43,8 @@ int available_threads() {
   std::string quota;
   double period = 0;
   if (quota_file >> quota >> period && quota != "max" && period > 0) {
-    threads = std::min(threads, std::max(1, static_cast<int>(std::atof(quota.c_str()) / period + 0.5)));
+    threads =
+        std::min(threads, std::max(1, static_cast<int>(std::atof(quota.c_str()) / period + 0.5)));
   }
   return std::max(1, threads);
 }
@@ -57,8 +61,12 @@ class CpuDevice final : public Device {
     };
     return table;
   }
-  std::shared_ptr<Storage> allocate(int64_t bytes) override { return std::make_shared<HostStorage>(bytes); }
-  std::unique_ptr<Stream> open_stream() override { return std::make_unique<CpuStream>(threads_); }
+  std::shared_ptr<Storage> allocate(int64_t bytes) override {
+    return std::make_shared<HostStorage>(bytes);
+  }
+  std::unique_ptr<Stream> open_stream() override {
+    return std::make_unique<CpuStream>(threads_);
+  }
 
  private:
   int threads_;
@@ -67,7 +75,9 @@ class CpuDevice final : public Device {
 }  // namespace
 }  // namespace cpu
 
-std::shared_ptr<Device> open_cpu_device(int threads) { return std::make_shared<cpu::CpuDevice>(threads); }
+std::shared_ptr<Device> open_cpu_device(int threads) {
+  return std::make_shared<cpu::CpuDevice>(threads);
+}
 
 CpuInfo cpu_info() {
   const cpu::MatmulProbe& probe = cpu::probe_matmul();

@@ -1,5 +1,6 @@
 // forward : y[t] = weight[tokens[t]]
-// backward: d_weight[v] += sum of dy[r] over the rows r that hold token v. The host lists the rows of each
+// backward: d_weight[v] += sum of dy[r] over the rows r that hold token v. The host lists the rows
+// of each
 //           token that occurs, so every row of d_weight has one writer and one order.
 #include <vector>
 
@@ -51,9 +52,8 @@ void embedding_forward(Context&, Tensor y, Tensor tokens, Tensor weight) {
   const int32_t* token = tokens.row<int32_t>(0);
   const auto bytes = static_cast<std::size_t>(weight.row_size() * size_of(weight.dtype));
   with_dtype(weight.dtype, [&]<class T>(T*) {
-    parallel_rows(y.rows(), 2 * static_cast<int64_t>(bytes), [&](int64_t t) {
-      std::memcpy(y.row<T>(t), weight.row<T>(token[t]), bytes);
-    });
+    parallel_rows(y.rows(), 2 * static_cast<int64_t>(bytes),
+                  [&](int64_t t) { std::memcpy(y.row<T>(t), weight.row<T>(token[t]), bytes); });
   });
 }
 
@@ -63,7 +63,8 @@ void embedding_backward(Context&, Tensor d_weight, Tensor dy, Tensor unique, Ten
   check_indices("embedding_backward", "rows", rows, 0, dy.rows());
   check_distinct(unique, d_weight.rows());
   check_offsets(offsets, rows.rows());
-  constexpr int64_t kColumns = 512;  // of sums at a time: a frequent token reads its rows along, not across
+  constexpr int64_t kColumns =
+      512;  // of sums at a time: a frequent token reads its rows along, not across
   const int32_t* token = unique.row<int32_t>(0);
   const int32_t* offset = offsets.row<int32_t>(0);
   const int32_t* listed = rows.row<int32_t>(0);

@@ -1,5 +1,6 @@
 // The global gradient norm, in two steps so that ranks can add their partial sums in between:
-//   partials[b] = sum of x² over block b;   norm = sqrt(sum of partials), factor = min(1, max_norm/(norm + 1e-6)).
+//   partials[b] = sum of x² over block b;   norm = sqrt(sum of partials), factor = min(1,
+//   max_norm/(norm + 1e-6)).
 #include <cmath>
 
 #include "cpu/parallel.h"

@@ -1,8 +1,9 @@
 // lse[n] = log sum_v e^logits[n][v],   logp[n] = logits[n][label] − lse[n]
 // d_logits[n] = coefficient[n]·(onehot(label) − softmax(logits[n]))
 //
-// The forward reads logits once: a chunk of a row gives its maximum and its sum of e^(x − maximum) while it is
-// in cache, and the chunks of a row are then added in order. Chunks do not depend on the number of threads.
+// The forward reads logits once: a chunk of a row gives its maximum and its sum of e^(x − maximum)
+// while it is in cache, and the chunks of a row are then added in order. Chunks do not depend on
+// the number of threads.
 #include <cmath>
 #include <limits>
 
@@ -79,28 +80,29 @@ void logprob_backward(Context&, Tensor d_logits, Tensor logits, Tensor lse, Tens
                       Tensor coefficient) {
   const int64_t N = logits.rows(), V = logits.row_size();
   check_indices("logprob_backward", "labels", labels, -1, V);
-  // A bf16 row over its f32 row: element v is written at byte 2v and read at 4v, so one thread goes front to
-  // back and never writes what is still to be read.
+  // A bf16 row over its f32 row: element v is written at byte 2v and read at 4v, so one thread goes
+  // front to back and never writes what is still to be read.
   const bool narrows = d_logits.data == logits.data && d_logits.dtype != DType::f32;
   with_dtype(d_logits.dtype, [&]<class T>(T*) {
     parallel_chunks(N, V, narrows ? std::max<int64_t>(V, 1) : kChunk,
                     [&](int64_t n, int64_t begin, int64_t end) {
-      const float* in = logits.row<float>(n) + begin;
-      T* out = d_logits.row<T>(n) + begin;
-      const int64_t label = *labels.row<int32_t>(n) - begin;
-      if (label + begin < 0) {
-        for_lanes(end - begin, [&](int64_t v, int64_t k) { store(out + v, Vec{}, k); });
-        return;
-      }
-      const float c = *coefficient.row<float>(n), row_lse = *lse.row<float>(n);
-      const bool has_label = label >= 0 && label < end - begin;
-      // 1 − p in f32, before rounding to T; read now, for `out` may lie over it.
-      const Vec p_label = exp(splat((has_label ? in[label] : 0.0f) - row_lse));
-      for_lanes(end - begin, [&](int64_t v, int64_t k) {
-        store(out + v, exp(load(in + v, k) - row_lse) * -c, k);
-      });
-      if (has_label) store(out + label, c * (1.0f - p_label), 1);
-    });
+                      const float* in = logits.row<float>(n) + begin;
+                      T* out = d_logits.row<T>(n) + begin;
+                      const int64_t label = *labels.row<int32_t>(n) - begin;
+                      if (label + begin < 0) {
+                        for_lanes(end - begin,
+                                  [&](int64_t v, int64_t k) { store(out + v, Vec{}, k); });
+                        return;
+                      }
+                      const float c = *coefficient.row<float>(n), row_lse = *lse.row<float>(n);
+                      const bool has_label = label >= 0 && label < end - begin;
+                      // 1 − p in f32, before rounding to T; read now, for `out` may lie over it.
+                      const Vec p_label = exp(splat((has_label ? in[label] : 0.0f) - row_lse));
+                      for_lanes(end - begin, [&](int64_t v, int64_t k) {
+                        store(out + v, exp(load(in + v, k) - row_lse) * -c, k);
+                      });
+                      if (has_label) store(out + label, c * (1.0f - p_label), 1);
+                    });
   });
 }
 

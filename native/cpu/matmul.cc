@@ -1,10 +1,11 @@
-// Linear layers by oneDNN, the only file that knows it. c = a · b or c += a · b in three forms; the matrices
-// are plain row-major views, and the transposed operand is described by its strides, never copied.
+// Linear layers by oneDNN, the only file that knows it. c = a · b or c += a · b in three forms; the
+// matrices are plain row-major views, and the transposed operand is described by its strides, never
+// copied.
 //
-// Primitives are cached per shape (creating one costs about a millisecond), so callers bucket their row counts.
-// Scratch memory is ours (oneDNN's "user" mode): it grows to the largest need once and stays.
-// On a CPU without bf16 arithmetic oneDNN's bf16 GEMM is slower than f32 or missing: there, operands are
-// widened into scratch and multiplied in f32.
+// Primitives are cached per shape (creating one costs about a millisecond), so callers bucket their
+// row counts. Scratch memory is ours (oneDNN's "user" mode): it grows to the largest need once and
+// stays. On a CPU without bf16 arithmetic oneDNN's bf16 GEMM is slower than f32 or missing: there,
+// operands are widened into scratch and multiplied in f32.
 #include <oneapi/dnnl/dnnl.hpp>
 #include <unordered_map>
 #include <vector>
@@ -35,8 +36,9 @@ struct Shape {
 struct ShapeHash {
   std::size_t operator()(const Shape& s) const {
     std::size_t hash = 1469598103934665603ull;  // FNV-1a over the fields
-    for (int64_t field : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.b_column, s.c_row,
-                          static_cast<int64_t>(s.in), static_cast<int64_t>(s.out), int64_t{s.accumulate}}) {
+    for (int64_t field :
+         {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.b_column, s.c_row,
+          static_cast<int64_t>(s.in), static_cast<int64_t>(s.out), int64_t{s.accumulate}}) {
       hash = (hash ^ static_cast<std::size_t>(field)) * 1099511628211ull;
     }
     return hash;
@@ -63,16 +65,24 @@ dnnl::matmul::primitive_desc describe(const Shape& s, const dnnl::engine& engine
 
 std::string isa_name() {
   switch (dnnl::get_effective_cpu_isa()) {
-    case dnnl::cpu_isa::sse41: return "SSE4.1";
-    case dnnl::cpu_isa::avx: return "AVX";
-    case dnnl::cpu_isa::avx2: return "AVX2";
-    case dnnl::cpu_isa::avx512_core: return "AVX-512";
-    case dnnl::cpu_isa::avx512_core_vnni: return "AVX-512 with VNNI";
-    case dnnl::cpu_isa::avx512_core_bf16: return "AVX-512 with bf16";
-    case dnnl::cpu_isa::avx512_core_amx: return "AVX-512 with AMX (int8, bf16)";
+    case dnnl::cpu_isa::sse41:
+      return "SSE4.1";
+    case dnnl::cpu_isa::avx:
+      return "AVX";
+    case dnnl::cpu_isa::avx2:
+      return "AVX2";
+    case dnnl::cpu_isa::avx512_core:
+      return "AVX-512";
+    case dnnl::cpu_isa::avx512_core_vnni:
+      return "AVX-512 with VNNI";
+    case dnnl::cpu_isa::avx512_core_bf16:
+      return "AVX-512 with bf16";
+    case dnnl::cpu_isa::avx512_core_amx:
+      return "AVX-512 with AMX (int8, bf16)";
     default: {
       char text[32];
-      std::snprintf(text, sizeof text, "oneDNN ISA 0x%x", static_cast<unsigned>(dnnl::get_effective_cpu_isa()));
+      std::snprintf(text, sizeof text, "oneDNN ISA 0x%x",
+                    static_cast<unsigned>(dnnl::get_effective_cpu_isa()));
       return text;
     }
   }
@@ -83,8 +93,9 @@ std::string isa_name() {
 const MatmulProbe& probe_matmul() {
   static const MatmulProbe probe = [] {
     const dnnl_version_t* v = dnnl_version();
-    MatmulProbe result{false, "f32, bf16 operands are widened", isa_name(),
-                       std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch)};
+    MatmulProbe result{
+        false, "f32, bf16 operands are widened", isa_name(),
+        std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch)};
     try {
       const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
       const Shape shape{256, 256, 256, 256, 1, 1, 256, 256, DType::bf16, DType::f32, false};
@@ -148,7 +159,10 @@ class MatmulEngine {
     p.c = memory(desc.dst_desc(), engine_, nullptr);
     p.scratch = memory(desc.scratchpad_desc(), engine_, nullptr);
     p.scratch_bytes = desc.scratchpad_desc().get_size();
-    p.arguments = {{DNNL_ARG_SRC, p.a}, {DNNL_ARG_WEIGHTS, p.b}, {DNNL_ARG_DST, p.c}, {DNNL_ARG_SCRATCHPAD, p.scratch}};
+    p.arguments = {{DNNL_ARG_SRC, p.a},
+                   {DNNL_ARG_WEIGHTS, p.b},
+                   {DNNL_ARG_DST, p.c},
+                   {DNNL_ARG_SCRATCHPAD, p.scratch}};
     return cache_.emplace(shape, std::move(p)).first->second;
   }
 
@@ -156,7 +170,9 @@ class MatmulEngine {
     if (bytes > buffer.bytes) {
       buffer.data.reset();
       void* data = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-      if (!data) throw MemoryError("matmul: cannot allocate " + std::to_string(bytes) + " bytes of scratch memory");
+      if (!data)
+        throw MemoryError("matmul: cannot allocate " + std::to_string(bytes) +
+                          " bytes of scratch memory");
       buffer = {std::shared_ptr<void>(data, std::free), bytes};
     }
     return buffer.data.get();
@@ -168,7 +184,9 @@ class MatmulEngine {
   Buffer scratch_, wide_[3];
 };
 
-std::shared_ptr<MatmulEngine> make_matmul_engine() { return std::make_shared<MatmulEngine>(); }
+std::shared_ptr<MatmulEngine> make_matmul_engine() {
+  return std::make_shared<MatmulEngine>();
+}
 
 namespace {
 
@@ -195,8 +213,8 @@ void multiply(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form, b
   try {
     engine.run(shape, c.data, a.data, b.data);
   } catch (const dnnl::error& error) {
-    throw DeviceError("matmul: oneDNN failed on " + std::to_string(m) + "x" + std::to_string(n) + "x" +
-                      std::to_string(k) + " " + name_of(a.dtype) + ": " + error.what());
+    throw DeviceError("matmul: oneDNN failed on " + std::to_string(m) + "x" + std::to_string(n) +
+                      "x" + std::to_string(k) + " " + name_of(a.dtype) + ": " + error.what());
   }
   if (out.dtype != c.dtype) convert(context, out, c);
 }

@@ -9,8 +9,8 @@
 #include "core/error.h"
 #include "core/tensor.h"
 
-// Loops over the threads of the stream. OpenMP's thread count is set on the stream's own thread, so that
-// two streams (or two worker_threads) never share a setting.
+// Loops over the threads of the stream. OpenMP's thread count is set on the stream's own thread, so
+// that two streams (or two worker_threads) never share a setting.
 namespace simper::cpu {
 
 // f(begin, end) on contiguous ranges of [0, n), one per thread; small n stays on one thread.
@@ -29,7 +29,8 @@ void parallel_ranges(int64_t n, int64_t grain, F&& f) {
   }
 }
 
-// f(t) for every row; `row_bytes` is what one row touches, so that tiny inputs are not spread over threads.
+// f(t) for every row; `row_bytes` is what one row touches, so that tiny inputs are not spread over
+// threads.
 template <class F>
 void parallel_rows(int64_t rows, int64_t row_bytes, F&& f) {
   const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(row_bytes, 1));
@@ -38,8 +39,8 @@ void parallel_rows(int64_t rows, int64_t row_bytes, F&& f) {
   });
 }
 
-// f(begin, end) on the blocks [0, block), [block, 2·block) ... of [0, n): unlike parallel_ranges, the cuts do
-// not depend on the number of threads.
+// f(begin, end) on the blocks [0, block), [block, 2·block) ... of [0, n): unlike parallel_ranges,
+// the cuts do not depend on the number of threads.
 template <class F>
 void parallel_blocks(int64_t n, int64_t block, F&& f) {
   parallel_ranges((n + block - 1) / block, 2, [&](int64_t first, int64_t last) {
@@ -47,19 +48,22 @@ void parallel_blocks(int64_t n, int64_t block, F&& f) {
   });
 }
 
-// f(i) for every i, handed out one by one: for tasks of unequal length. Tasks must not depend on who runs them.
+// f(i) for every i, handed out one by one: for tasks of unequal length. Tasks must not depend on
+// who runs them.
 template <class F>
 void parallel_tasks(int64_t n, F&& f) {
 #pragma omp parallel for schedule(dynamic, 1)
   for (int64_t i = 0; i < n; ++i) f(i);
 }
 
-// Calls f with a null pointer of the tensor's element type: `with_dtype(x.dtype, [&]<class T>(T*) {...})`.
+// Calls f with a null pointer of the tensor's element type: `with_dtype(x.dtype, [&]<class T>(T*)
+// {...})`.
 template <class F>
 void with_dtype(DType dtype, F&& f) {
   if (dtype == DType::f32) return f(static_cast<float*>(nullptr));
   if (dtype == DType::bf16) return f(static_cast<bf16*>(nullptr));
-  throw ContractError(std::string("dtype ") + name_of(dtype) + " reached a kernel that takes f32 or bf16");
+  throw ContractError(std::string("dtype ") + name_of(dtype) +
+                      " reached a kernel that takes f32 or bf16");
 }
 
 }  // namespace simper::cpu

@@ -6,7 +6,8 @@
 
 namespace simper::cpu {
 
-// One response of a losses' `responses` table: its scored rows [begin, end) in logp, and its side of the pair.
+// One response of a losses' `responses` table: its scored rows [begin, end) in logp, and its side
+// of the pair.
 struct Response {
   int64_t begin, end;
   bool rejected;

@@ -1,5 +1,6 @@
-// y = x · rstd · weight,  rstd = 1/sqrt(mean_c x² + eps)                            [Zhang & Sennrich 2019]
-// With g = dy · weight:   dx = rstd·(g − x·rstd²·mean_c(g·x)),   d_weight += sum_t dy·x·rstd.
+// y = x · rstd · weight,  rstd = 1/sqrt(mean_c x² + eps)                            [Zhang &
+// Sennrich 2019] With g = dy · weight:   dx = rstd·(g − x·rstd²·mean_c(g·x)),   d_weight += sum_t
+// dy·x·rstd.
 #include <cmath>
 
 #include "cpu/parallel.h"
@@ -38,8 +39,8 @@ void backward_row(T* dx, float* d_weight, const T* dy, const T* x, const T* weig
   });
 }
 
-// One pass over dy and x. Blocks of rows, cut by T alone, keep partial sums of d_weight that are then added
-// block after block: the result does not depend on the number of threads.
+// One pass over dy and x. Blocks of rows, cut by T alone, keep partial sums of d_weight that are
+// then added block after block: the result does not depend on the number of threads.
 template <bool kAdd>
 void backward(Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight, Tensor rstd) {
   constexpr int64_t kMaxBlocks = 128;

@@ -1,6 +1,7 @@
 // Rows to and from the LM head, which runs on the scored rows only.
 //   gather : y[n]  = x[rows[n]]                            zeros where rows[n] = -1
-//   scatter: dx[t] = dy[sources[t][0]] + dy[sources[t][1]]  its transpose, by the host-built inverse list: a row
+//   scatter: dx[t] = dy[sources[t][0]] + dy[sources[t][1]]  its transpose, by the host-built
+//   inverse list: a row
 //            is the source of at most two responses, so dx is written once and in a fixed order.
 #include "cpu/check.h"
 #include "cpu/parallel.h"

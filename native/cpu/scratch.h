@@ -4,8 +4,9 @@
 
 namespace simper::cpu {
 
-// At least n elements of working memory for the op that runs on this stream's thread, until the next call
-// with the same T. It grows to the largest op and is then never allocated again. Contents are undefined.
+// At least n elements of working memory for the op that runs on this stream's thread, until the
+// next call with the same T. It grows to the largest op and is then never allocated again. Contents
+// are undefined.
 template <class T>
 T* scratch(int64_t n) {
   thread_local std::vector<T> memory;

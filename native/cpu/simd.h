@@ -11,7 +11,8 @@
 
 #include "core/dtype.h"
 
-// Sixteen floats at a time with the compiler's vector types: one AVX-512 register, two AVX2 ones, four NEON.
+// Sixteen floats at a time with the compiler's vector types: one AVX-512 register, two AVX2 ones,
+// four NEON.
 namespace simper::cpu {
 
 constexpr int64_t kLanes = 16;
@@ -20,7 +21,9 @@ typedef uint32_t VecU32 __attribute__((vector_size(64)));
 typedef int32_t VecI32 __attribute__((vector_size(64)));
 typedef uint16_t VecU16 __attribute__((vector_size(32)));
 
-inline Vec splat(float value) { return value - Vec{}; }
+inline Vec splat(float value) {
+  return value - Vec{};
+}
 
 inline Vec load(const float* p) {
   Vec v;
@@ -38,7 +41,9 @@ inline Vec load(const bf16* p) {
 #endif
 }
 
-inline void store(float* p, Vec v) { std::memcpy(p, &v, sizeof v); }
+inline void store(float* p, Vec v) {
+  std::memcpy(p, &v, sizeof v);
+}
 inline void store(bf16* p, Vec v) {
 #if defined(__AVX512BF16__) && defined(__AVX512DQ__)
   // The same rounding in one instruction, except that it takes subnormals for zeros.
@@ -57,9 +62,9 @@ inline void store(bf16* p, Vec v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// The first n <= kLanes elements; missing lanes are `rest`. Through the same full-width load and store, so
-// that an element's bits do not depend on where a range ends, and by memcpy, so that a bf16 output may lie
-// over its f32 input.
+// The first n <= kLanes elements; missing lanes are `rest`. Through the same full-width load and
+// store, so that an element's bits do not depend on where a range ends, and by memcpy, so that a
+// bf16 output may lie over its f32 input.
 template <class T>
 inline Vec load(const T* p, int64_t n, float rest = 0.0f) {
   if (n >= kLanes) return load(p);
@@ -84,20 +89,30 @@ inline void for_lanes(int64_t n, F&& f) {
   if (i < n) f(i, n - i);
 }
 
-inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
+inline Vec max(Vec a, Vec b) {
+  return a > b ? a : b;
+}
 
-// Combines all lanes by halves (8 apart, then 4, 2, 1), so that the order of a sum does not depend on the
-// vector width of the machine.
+// Combines all lanes by halves (8 apart, then 4, 2, 1), so that the order of a sum does not depend
+// on the vector width of the machine.
 template <class Combine>
 inline float reduce(Vec v, Combine&& combine) {
-  v = combine(v, __builtin_shuffle(v, VecI32{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
-  v = combine(v, __builtin_shuffle(v, VecI32{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
-  v = combine(v, __builtin_shuffle(v, VecI32{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
-  v = combine(v, __builtin_shuffle(v, VecI32{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
+  v = combine(v,
+              __builtin_shuffle(v, VecI32{8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7}));
+  v = combine(v,
+              __builtin_shuffle(v, VecI32{4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11}));
+  v = combine(v,
+              __builtin_shuffle(v, VecI32{2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13}));
+  v = combine(v,
+              __builtin_shuffle(v, VecI32{1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14}));
   return v[0];
 }
-inline float sum(Vec v) { return reduce(v, [](Vec a, Vec b) { return a + b; }); }
-inline float max(Vec v) { return reduce(v, [](Vec a, Vec b) { return max(a, b); }); }
+inline float sum(Vec v) {
+  return reduce(v, [](Vec a, Vec b) { return a + b; });
+}
+inline float max(Vec v) {
+  return reduce(v, [](Vec a, Vec b) { return max(a, b); });
+}
 
 inline Vec sqrt(Vec v) {
 #ifdef __AVX512F__  // the compiler would take two halves through memory
@@ -110,8 +125,9 @@ inline Vec sqrt(Vec v) {
 #endif
 }
 
-// e^x: x = n·ln2 + r, |r| <= ln2/2, a degree-6 polynomial for e^r and n added to the exponent. Relative
-// error below 2e-7; exactly 0 below -87.3 (also for -inf), clamped above 88.3 (+inf is not produced); NaN stays NaN.
+// e^x: x = n·ln2 + r, |r| <= ln2/2, a degree-6 polynomial for e^r and n added to the exponent.
+// Relative error below 2e-7; exactly 0 below -87.3 (also for -inf), clamped above 88.3 (+inf is not
+// produced); NaN stays NaN.
 inline Vec exp(Vec x) {
   const Vec clamped = x < -87.336f ? splat(-87.336f) : (x > 88.37f ? splat(88.37f) : x);
   const Vec shifter = splat(12582912.0f);  // 1.5·2^23: adding it rounds to the nearest integer

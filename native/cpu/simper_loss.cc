@@ -1,5 +1,7 @@
-// SimPER [Xiao et al. 2025, eq. 4]: mean = mean of logp over a response, p = e^mean, its inverse perplexity;
-//   loss = −scale·p for the chosen, +scale·p for the rejected response, so d loss / d logp[n] = loss / length.
+// SimPER [Xiao et al. 2025, eq. 4]: mean = mean of logp over a response, p = e^mean, its inverse
+// perplexity;
+//   loss = −scale·p for the chosen, +scale·p for the rejected response, so d loss / d logp[n] =
+//   loss / length.
 #include <cmath>
 
 #include "cpu/response.h"

@@ -16,13 +16,16 @@ CpuStream::~CpuStream() {
   }
   wake_.notify_all();
   worker_.join();
-  const auto closed = std::make_exception_ptr(DeviceError("the stream was closed before it got here"));
+  const auto closed =
+      std::make_exception_ptr(DeviceError("the stream was closed before it got here"));
   for (; count_ > 0; --count_, head_ = (head_ + 1) % ring_.size()) {
     if (ring_[head_].done) ring_[head_].done(closed);
   }
 }
 
-void CpuStream::enqueue(const char* op, Command command) { push({op, std::move(command), nullptr}); }
+void CpuStream::enqueue(const char* op, Command command) {
+  push({op, std::move(command), nullptr});
+}
 
 void CpuStream::finish(std::function<void(std::exception_ptr)> done) {
   push({nullptr, Command(), std::move(done)});
@@ -33,7 +36,8 @@ void CpuStream::push(Entry entry) {
     std::lock_guard lock(mutex_);
     if (count_ == ring_.size()) {
       std::vector<Entry> larger(2 * ring_.size());
-      for (std::size_t i = 0; i < count_; ++i) larger[i] = std::move(ring_[(head_ + i) % ring_.size()]);
+      for (std::size_t i = 0; i < count_; ++i)
+        larger[i] = std::move(ring_[(head_ + i) % ring_.size()]);
       ring_ = std::move(larger);
       head_ = 0;
     }

@@ -8,7 +8,8 @@
 
 namespace simper::cpu {
 
-// One worker thread with a first-in, first-out queue. The worker owns the OpenMP team that the ops use.
+// One worker thread with a first-in, first-out queue. The worker owns the OpenMP team that the ops
+// use.
 class CpuStream final : public Stream {
  public:
   explicit CpuStream(int threads);

@@ -1,5 +1,5 @@
-// hidden = silu(gate)·up,  silu(g) = g·s,  s = 1/(1 + e^−g)                                  [Shazeer 2020]
-// d_up = d_hidden·silu(gate),   d_gate = d_hidden·up·s·(1 + gate·(1 − s)).      gate_up row: {gate, up}
+// hidden = silu(gate)·up,  silu(g) = g·s,  s = 1/(1 + e^−g) [Shazeer 2020] d_up =
+// d_hidden·silu(gate),   d_gate = d_hidden·up·s·(1 + gate·(1 − s)).      gate_up row: {gate, up}
 #include "cpu/parallel.h"
 #include "cpu/simd.h"
 #include "ops/ops.h"
@@ -25,7 +25,8 @@ void swiglu_backward(Context&, Tensor d_gate_up, Tensor d_hidden, Tensor gate_up
   with_dtype(d_hidden.dtype, [&]<class T>(T*) {
     parallel_rows(d_hidden.rows(), 5 * F * static_cast<int64_t>(sizeof(T)), [&](int64_t t) {
       const T *gates = gate_up.row<T>(t), *d_out = d_hidden.row<T>(t);
-      T* d_gates = d_gate_up.row<T>(t);  // may be gates: both halves are read before either is written
+      T* d_gates =
+          d_gate_up.row<T>(t);  // may be gates: both halves are read before either is written
       for_lanes(F, [&](int64_t f, int64_t k) {
         const Vec gate = load(gates + f, k), up = load(gates + F + f, k), d = load(d_out + f, k);
         const Vec s = 1.0f / (1.0f + exp(-gate));

@@ -10,7 +10,8 @@
 
 namespace simper {
 
-// The dtypes an argument may have; a message says them as "f32", "f32 or bf16" or "bf16 = dtype of x".
+// The dtypes an argument may have; a message says them as "f32", "f32 or bf16" or "bf16 = dtype of
+// x".
 struct Kind {
   unsigned mask = 0;            // bit d is set when DType d is allowed
   const char* other = nullptr;  // the argument whose dtype it is, if it is another's
@@ -32,8 +33,8 @@ struct Kind {
   }
 };
 
-// The checks of one op call. Every failure throws ContractError with the op, the argument, what came and
-// what was expected: `rmsnorm_forward: rstd has shape (512), expected (1024) = rows of x`.
+// The checks of one op call. Every failure throws ContractError with the op, the argument, what
+// came and what was expected: `rmsnorm_forward: rstd has shape (512), expected (1024) = rows of x`.
 class Contract {
  public:
   explicit Contract(const char* op) : op_(op) {}
@@ -64,14 +65,16 @@ class Contract {
   // A matrix of any shape: {rows, columns}.
   std::pair<int64_t, int64_t> matrix(const char* name, const Tensor& t, const Kind& kind) const {
     tensor(name, t, kind);
-    if (t.rank != 2) fail(std::string(name) + " has shape " + shape_text(t) + ", expected a matrix");
+    if (t.rank != 2)
+      fail(std::string(name) + " has shape " + shape_text(t) + ", expected a matrix");
     return {t.shape[0], t.shape[1]};
   }
 
   // A vector of any length.
   int64_t vector(const char* name, const Tensor& t, const Kind& kind) const {
     tensor(name, t, kind);
-    if (t.rank != 1) fail(std::string(name) + " has shape " + shape_text(t) + ", expected a vector");
+    if (t.rank != 1)
+      fail(std::string(name) + " has shape " + shape_text(t) + ", expected a vector");
     return t.shape[0];
   }
 
@@ -102,8 +105,8 @@ class Contract {
   // They share no byte, or are one and the same view.
   void apart_or_same(const char* name, const Tensor& t, const char* other, const Tensor& u) const {
     if (!overlap(t, u)) return;
-    const bool same = t.data == u.data && t.dtype == u.dtype &&
-                      (t.rows() <= 1 || t.row_stride == u.row_stride);
+    const bool same =
+        t.data == u.data && t.dtype == u.dtype && (t.rows() <= 1 || t.row_stride == u.row_stride);
     if (same) return;
     fail(std::string(name) + " overlaps part of " + other +
          ", expected memory of its own or exactly that of " + other);
@@ -130,8 +133,8 @@ class Contract {
   }
   static std::string shape_text(const Tensor& t) { return shape_text(t.shape, t.rank); }
 
-  // Whether two views share a byte. Column slices of one buffer interleave without sharing any: where the
-  // row strides agree, two views meet only if their columns do.
+  // Whether two views share a byte. Column slices of one buffer interleave without sharing any:
+  // where the row strides agree, two views meet only if their columns do.
   static bool overlap(const Tensor& t, const Tensor& u) {
     if (t.size() == 0 || u.size() == 0) return false;
     const int64_t t_row = t.row_size() * size_of(t.dtype), u_row = u.row_size() * size_of(u.dtype);

@@ -1,5 +1,5 @@
-// Shape, dtype and overlap rules of every op, in the order of ops.def, once for all devices. Index values
-// (tokens, labels, rows) live in device memory and are checked by the device.
+// Shape, dtype and overlap rules of every op, in the order of ops.def, once for all devices. Index
+// values (tokens, labels, rows) live in device memory and are checked by the device.
 #include <cmath>
 #include <string>
 
@@ -21,8 +21,8 @@ void check_matmul(const Contract& op, Tensor c, const Kind& c_kind, Tensor a, Te
                   MatmulForm form) {
   op.matrix("b", b, kFloat);
   op.matrix("a", a, Kind("b", b));
-  op.require(form == MatmulForm::nn || form == MatmulForm::nt || form == MatmulForm::tn,
-             "form is ", static_cast<int64_t>(form), ", expected nn (0), nt (1) or tn (2)");
+  op.require(form == MatmulForm::nn || form == MatmulForm::nt || form == MatmulForm::tn, "form is ",
+             static_cast<int64_t>(form), ", expected nn (0), nt (1) or tn (2)");
   const bool a_transposed = form == MatmulForm::tn, b_transposed = form == MatmulForm::nt;
   const int64_t M = a.shape[a_transposed ? 1 : 0], K = a.shape[a_transposed ? 0 : 1];
   const int64_t N = b.shape[b_transposed ? 0 : 1], K_of_b = b.shape[b_transposed ? 1 : 0];
@@ -66,13 +66,14 @@ int64_t head_dim(const Contract& op, Tensor qkv, int64_t heads, int64_t kv_heads
   op.require(heads % kv_heads == 0, "heads is ", heads,
              ", expected a multiple of kv_heads = ", kv_heads);
   const int64_t columns = qkv.shape[1], all = heads + 2 * kv_heads;
-  op.require(columns > 0 && columns % all == 0 && columns / all % 2 == 0,
-             "qkv has ", columns, " columns, expected a multiple of heads + 2 kv_heads = ", all,
+  op.require(columns > 0 && columns % all == 0 && columns / all % 2 == 0, "qkv has ", columns,
+             " columns, expected a multiple of heads + 2 kv_heads = ", all,
              " with an even head dim");
   return columns / all;
 }
 
-// The same when only `heads` and the width of the caches, kv_heads · D, are known. Returns heads · D.
+// The same when only `heads` and the width of the caches, kv_heads · D, are known. Returns heads ·
+// D.
 int64_t query_columns(const Contract& op, Tensor k_cache, Tensor v_cache, Tensor qkv,
                       int64_t heads) {
   op.matrix("qkv", qkv, kFloat);
@@ -82,9 +83,9 @@ int64_t query_columns(const Contract& op, Tensor k_cache, Tensor v_cache, Tensor
   const int64_t columns = qkv.shape[1], kv_columns = k_cache.shape[1];
   const int64_t queries = columns - 2 * kv_columns;
   const int64_t D = queries / heads;
-  op.require(queries > 0 && queries % heads == 0 && D % 2 == 0,
-             "qkv has ", columns, " columns, expected heads x head dim + 2 x columns of k_cache = ",
-             heads, " x head dim + 2 x ", kv_columns, " with an even head dim");
+  op.require(queries > 0 && queries % heads == 0 && D % 2 == 0, "qkv has ", columns,
+             " columns, expected heads x head dim + 2 x columns of k_cache = ", heads,
+             " x head dim + 2 x ", kv_columns, " with an even head dim");
   const bool whole = kv_columns > 0 && kv_columns % D == 0 && heads % (kv_columns / D) == 0;
   op.require(whole, "k_cache has ", kv_columns,
              " columns, expected kv_heads x head dim, with head dim ", D,
@@ -311,9 +312,8 @@ void logprob_backward(Tensor d_logits, Tensor logits, Tensor lse, Tensor labels,
   const int64_t bytes = d_logits.row_stride * size_of(d_logits.dtype);
   const int64_t logits_bytes = logits.row_stride * size_of(logits.dtype);
   if (d_logits.data == logits.data) {
-    op.require(N <= 1 || bytes == logits_bytes,
-               "d_logits lies over logits with ", bytes, " bytes per row, expected ", logits_bytes,
-               " = bytes per row of logits");
+    op.require(N <= 1 || bytes == logits_bytes, "d_logits lies over logits with ", bytes,
+               " bytes per row, expected ", logits_bytes, " = bytes per row of logits");
   } else {
     op.apart("d_logits", d_logits, "logits", logits);
   }

@@ -38,10 +38,14 @@ export async function readConfigFile(modelDir: string): Promise<ConfigFile> {
   try {
     fields = JSON.parse(text);
   } catch (error) {
-    throw new CheckpointError(`${file}: not valid JSON: ${(error as Error).message}`, { cause: error });
+    throw new CheckpointError(`${file}: not valid JSON: ${(error as Error).message}`, {
+      cause: error,
+    });
   }
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
-    throw new CheckpointError(`${file}: expected a JSON object, received ${text.trim().slice(0, 20)}`);
+    throw new CheckpointError(
+      `${file}: expected a JSON object, received ${text.trim().slice(0, 20)}`,
+    );
   }
   return { path: file, fields: fields as Record<string, unknown> };
 }
@@ -72,7 +76,10 @@ export async function writeModelFiles(
 }
 
 /** Removes weights of an earlier save that the one just written does not name. */
-export async function removeOtherWeights(folder: string, written: readonly string[]): Promise<void> {
+export async function removeOtherWeights(
+  folder: string,
+  written: readonly string[],
+): Promise<void> {
   const keep = new Set(written.map((file) => path.basename(file)));
   for (const name of await readdir(folder)) {
     const weights = /^model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?$/.test(name);

@@ -1,13 +1,9 @@
 import path from "node:path";
 import { CheckpointError } from "../errors.js";
-import { type DType, sizeOf, type Stream, type Tensor, type Window } from "../native/index.js";
-import {
-  planShards,
-  type Safetensors,
-  type SafetensorsDtype,
-  SafetensorsWriter,
-  type TensorEntry,
-} from "./safetensors.js";
+import { type DType, type Stream, sizeOf, type Tensor, type Window } from "../native/index.js";
+import type { Safetensors, SafetensorsDtype, TensorEntry } from "./safetensors.js";
+import { SafetensorsWriter } from "./safetensors-writer.js";
+import { planShards } from "./shards.js";
 
 /** A checkpoint tensor and where it lives: rows `[begin, begin + rows)` of a parameter. */
 export interface StoredTensor {
@@ -90,7 +86,10 @@ export class WeightMover {
 
   /** Writes the tensors as `dtype` to one file, which appears complete or not at all. */
   async saveFile(file: string, sources: readonly StoredTensor[], dtype: DType): Promise<void> {
-    const writer = await SafetensorsWriter.create(file, sources.map((source) => entry(source, dtype)));
+    const writer = await SafetensorsWriter.create(
+      file,
+      sources.map((source) => entry(source, dtype)),
+    );
     try {
       for (const source of sources) await this.#write(writer, source, dtype);
       await writer.finish();
@@ -170,13 +169,16 @@ function checkTensors(
     }
     const info = source.info(name);
     if (info.shape.join() !== shape.join()) {
-      problems.push(`tensor "${name}" has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`);
+      problems.push(
+        `tensor "${name}" has shape [${info.shape.join(", ")}], expected [${shape.join(", ")}]`,
+      );
     } else if (DTYPE_OF[info.dtype] === undefined) {
       problems.push(`tensor "${name}" has dtype ${info.dtype}, expected F32, BF16 or F16`);
     }
   }
   for (const name of source.names()) {
-    if (!wanted.has(name) && !ignore(name)) problems.push(`tensor "${name}" is not part of the model`);
+    if (!wanted.has(name) && !ignore(name))
+      problems.push(`tensor "${name}" is not part of the model`);
   }
   if (problems.length === 0) return;
   const shown = problems.slice(0, 5).join("; ");

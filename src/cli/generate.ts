@@ -49,16 +49,24 @@ Example:
       const { rows, tokenizer } = await readTokenRows(options.prompts, options.model, accept);
       // Rows of ids need no tokenizer; where there is one, answers come as text too.
       const decoder = await tokenizer().catch(() => undefined);
-      const eosIds = options.ignore_eos ? [] : await endOfSequence(options.model, source.config, decoder?.eos?.id);
+      const eosIds = options.ignore_eos
+        ? []
+        : await endOfSequence(options.model, source.config, decoder?.eos?.id);
       const settings = {
         maxNewTokens: options.max_new_tokens,
-        sampler: options.temperature ? temperatureSampler(options.temperature, options.seed) : greedy,
+        sampler: options.temperature
+          ? temperatureSampler(options.temperature, options.seed)
+          : greedy,
         eosIds,
         bf16: options.bf16 ?? false,
         where: (row: number) => rows[row]!.where,
       };
       const out = openLines(options.out);
-      for await (const ids of generate(source, rows.map((row) => row.ids), settings)) {
+      for await (const ids of generate(
+        source,
+        rows.map((row) => row.ids),
+        settings,
+      )) {
         await out.write({ ids, text: decoder?.decode(ids, { skipSpecialTokens: true }) ?? null });
       }
       await out.close();

@@ -37,7 +37,9 @@ export function inspectCommand(): Command {
     if (out !== undefined) inform(`${count} rows written to ${out}`);
     if (count === 0) inform(`the ${source.split} split has no rows`);
   })
-    .description("Show what the model sees of a recipe's data: rendered text, token ids and labels.")
+    .description(
+      "Show what the model sees of a recipe's data: rendered text, token ids and labels.",
+    )
     .addOption(
       new Option("--split <name>", "which split").choices(["train", "test"]).default("train"),
     )
@@ -60,7 +62,13 @@ function rowText(row: Row, index: number): string {
     ...(row.dropped ? ["left out: nothing to score"] : []),
   ];
   const head = paint("bold", `row ${index}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
-  const section = (name: string, style: Style, text: string | null, ids: readonly number[], labels: readonly number[]) => {
+  const section = (
+    name: string,
+    style: Style,
+    text: string | null,
+    ids: readonly number[],
+    labels: readonly number[],
+  ) => {
     const scored = labels.filter((label) => label !== -100).length;
     return `${paint(style, name)} ${ids.length} tokens, ${scored} scored\n${text ?? "(tokenized row)"}\n`;
   };

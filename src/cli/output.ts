@@ -1,5 +1,5 @@
-import { createWriteStream } from "node:fs";
 import { once } from "node:events";
+import { createWriteStream } from "node:fs";
 import { InvalidArgumentError } from "commander";
 import { writeError } from "../checkpoint/files.js";
 
@@ -14,7 +14,8 @@ export function openLines(file: string | undefined): LineWriter {
   if (file === undefined) {
     return {
       write: async (value) => {
-        if (!process.stdout.write(`${JSON.stringify(value)}\n`)) await once(process.stdout, "drain");
+        if (!process.stdout.write(`${JSON.stringify(value)}\n`))
+          await once(process.stdout, "drain");
       },
       close: async () => {},
     };
@@ -26,7 +27,8 @@ export function openLines(file: string | undefined): LineWriter {
   failed.catch(() => {}); // reported by the next write
   return {
     write: async (value) => {
-      if (!stream.write(`${JSON.stringify(value)}\n`)) await Promise.race([once(stream, "drain"), failed]);
+      if (!stream.write(`${JSON.stringify(value)}\n`))
+        await Promise.race([once(stream, "drain"), failed]);
     },
     close: async () => {
       await Promise.race([new Promise<void>((done) => stream.end(done)), failed]);
@@ -46,7 +48,8 @@ export function wholeNumber(text: string): number {
 /** Parser of an option that is a number above 0. */
 export function positiveNumber(text: string): number {
   const value = Number(text);
-  if (!(value > 0) || !Number.isFinite(value)) throw new InvalidArgumentError("expected a number above 0.");
+  if (!(value > 0) || !Number.isFinite(value))
+    throw new InvalidArgumentError("expected a number above 0.");
   return value;
 }
 

@@ -32,7 +32,11 @@ Example:
       const { rows } = await readTokenRows(options.input, options.model, { messages: false });
       const settings = { bf16: options.bf16 ?? false, where: (row: number) => rows[row]!.where };
       const out = openLines(options.out);
-      for await (const { logps, sum, mean } of score(source, rows.map(({ ids }) => ids), settings)) {
+      for await (const { logps, sum, mean } of score(
+        source,
+        rows.map(({ ids }) => ids),
+        settings,
+      )) {
         await out.write({ logps: Array.from(logps), sum, mean });
       }
       await out.close();

@@ -1,9 +1,9 @@
 import type { PackedBatch } from "../data/types.js";
 import type { HeadGroup, ModelShape } from "../model/index.js";
 import type { Tensor } from "../native/index.js";
+import { checkIds } from "../train/examples.js";
 import type { Session } from "../train/session.js";
 import { type CachedAttention, KvCache } from "./kv-cache.js";
-import { checkIds } from "../train/examples.js";
 import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
 import { greedy, type Sampler } from "./sample.js";
 
@@ -90,7 +90,9 @@ async function answer(
   if (maxNewTokens === 0) return;
   for (const group of groupsOf(batch, maxTokens)) {
     const { packed, slots } = packPrompts(group);
-    active.push(...next(group, await step(session, shape, packed, keys.prefill(slots), group, sampler)));
+    active.push(
+      ...next(group, await step(session, shape, packed, keys.prefill(slots), group, sampler)),
+    );
   }
   while (active.length > 0) {
     const { packed, slots, ranges } = packTokens(active);
@@ -167,7 +169,9 @@ function packTokens(active: readonly Sequence[]) {
   const tokens = Int32Array.from(active, ({ answer }) => answer.at(-1)!);
   const positions = Int32Array.from(active, last);
   const slots = Int32Array.from(active, (sequence) => sequence.cache + last(sequence));
-  const ranges = Int32Array.from(active.flatMap((sequence) => [sequence.cache, last(sequence) + 1]));
+  const ranges = Int32Array.from(
+    active.flatMap((sequence) => [sequence.cache, last(sequence) + 1]),
+  );
   const rows = active.map((_, i) => i);
   return { packed: inferenceBatch(tokens, positions, [], rows), slots, ranges };
 }

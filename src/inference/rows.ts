@@ -1,7 +1,7 @@
 import path from "node:path";
 import { loadChatTemplate } from "../data/chat.js";
-import { readJson, readJsonl } from "../data/formats/jsonl.js";
 import type { RawRow } from "../data/formats/jsonl.js";
+import { readJson, readJsonl } from "../data/formats/jsonl.js";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.js";
 import type { Message } from "../data/types.js";
 import { DataError } from "../errors.js";
@@ -50,7 +50,9 @@ export async function readTokenRows(
       return { ids: (await tokenizer()).encode(rendered, { addSpecialTokens: false }), where };
     }
     const fields = accept.messages ? '"ids", "text" or "messages"' : '"ids" or "text"';
-    throw new DataError(`${where}: expected a row with ${fields}, received ${Object.keys(value).join(", ") || "{}"}`);
+    throw new DataError(
+      `${where}: expected a row with ${fields}, received ${Object.keys(value).join(", ") || "{}"}`,
+    );
   };
   const rows: TokenRow[] = [];
   const raw = path.extname(file) === ".json" ? readJson(file) : readJsonl(file);
@@ -71,5 +73,7 @@ function isMessages(value: unknown): value is Message[] {
 }
 
 function wrong(where: string, field: string, expected: string, received: unknown): DataError {
-  return new DataError(`${where}: ${field}: expected ${expected}, received ${JSON.stringify(received).slice(0, 60)}`);
+  return new DataError(
+    `${where}: ${field}: expected ${expected}, received ${JSON.stringify(received).slice(0, 60)}`,
+  );
 }

@@ -1,6 +1,6 @@
+import type { Loss } from "./loss.js";
 import { sft } from "./sft.js";
 import { simper } from "./simper.js";
-import type { Loss } from "./loss.js";
 
 export type { Loss } from "./loss.js";
 

@@ -60,11 +60,22 @@ export function planHead(batch: ScoredRows, tokens: number, maxRows: number): He
       rows.push(-1);
       labels.push(-1);
     }
-    groups.push({ begin, rows: rows.length - begin, firstResponse: first, responses: next - first });
+    groups.push({
+      begin,
+      rows: rows.length - begin,
+      firstResponse: first,
+      responses: next - first,
+    });
     first = next;
   }
   const gather = Int32Array.from(rows);
-  return { groups, rows: gather, labels: Int32Array.from(labels), responses, sources: invert(gather, tokens) };
+  return {
+    groups,
+    rows: gather,
+    labels: Int32Array.from(labels),
+    responses,
+    sources: invert(gather, tokens),
+  };
 }
 
 /** Most rows a padded gather list can have. */

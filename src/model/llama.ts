@@ -6,7 +6,8 @@ import { ConfigReader, type ModelShape, type RawConfig } from "./shape.js";
 export function readLlamaConfig(raw: RawConfig): ModelShape {
   const config = new ConfigReader(raw);
   config.neutral("hidden_act", ["silu", "swish"]);
-  for (const name of ["attention_bias", "mlp_bias", "use_sliding_window"]) config.neutral(name, [false]);
+  for (const name of ["attention_bias", "mlp_bias", "use_sliding_window"])
+    config.neutral(name, [false]);
   config.neutral("partial_rotary_factor", [1]);
   for (const name of unsupported) config.neutral(name, []);
 
@@ -15,7 +16,11 @@ export function readLlamaConfig(raw: RawConfig): ModelShape {
   const numKvHeads = config.count("num_key_value_heads", numHeads);
   const headDim = config.count("head_dim", hiddenSize / numHeads);
   if (numHeads % numKvHeads !== 0) {
-    throw config.error("num_key_value_heads", `a divisor of ${numHeads} (num_attention_heads)`, numKvHeads);
+    throw config.error(
+      "num_key_value_heads",
+      `a divisor of ${numHeads} (num_attention_heads)`,
+      numKvHeads,
+    );
   }
   if (headDim % 2 !== 0) throw config.error("head_dim", "an even number", headDim);
   return {
@@ -51,12 +56,19 @@ const unsupported = [
 function readRopeTheta(config: ConfigReader): number {
   const scaling = config.get("rope_scaling");
   const parameters = config.get("rope_parameters");
-  for (const [name, value] of Object.entries({ rope_scaling: scaling, rope_parameters: parameters })) {
+  for (const [name, value] of Object.entries({
+    rope_scaling: scaling,
+    rope_parameters: parameters,
+  })) {
     if (value === undefined) continue;
     if (typeof value !== "object" || Array.isArray(value)) {
       throw config.error(name, "a mapping with rope_type and rope_theta", value);
     }
-    const { rope_type, type = rope_type, partial_rotary_factor = 1 } = value as Record<string, unknown>;
+    const {
+      rope_type,
+      type = rope_type,
+      partial_rotary_factor = 1,
+    } = value as Record<string, unknown>;
     if (type !== undefined && type !== null && type !== "default") {
       throw config.error(`${name}.rope_type`, '"default"', type);
     }
@@ -71,9 +83,7 @@ function readRopeTheta(config: ConfigReader): number {
 // ---- parameters ---------------------------------------------------------------------------------------
 
 /** qkv ((H+2K)·D, C) · o (C, H·D) · gateUp (2F, C) · down (C, F) · inputNorm, postNorm (C). */
-export type LlamaBlock = Parameters<
-  "qkv" | "o" | "gateUp" | "down" | "inputNorm" | "postNorm"
->;
+export type LlamaBlock = Parameters<"qkv" | "o" | "gateUp" | "down" | "inputNorm" | "postNorm">;
 
 /** embedding (V, C) · head (V, C), the embedding itself when tied · norm (C). */
 export type LlamaEdge = Parameters<"embedding" | "head" | "norm">;
@@ -177,8 +187,9 @@ export function llamaForward(
   layout: Layout,
   attend: Attend,
 ): void {
-  if (before) s.addRmsnormForward(a.normed1, a.x, a.rstd1, before, branch, w.inputNorm, shape.rmsNormEps);
-  else s.rmsnormForward(a.normed1, a.rstd1, a.x, w.inputNorm, shape.rmsNormEps); //           (1)
+  const eps = shape.rmsNormEps;
+  if (before) s.addRmsnormForward(a.normed1, a.x, a.rstd1, before, branch, w.inputNorm, eps); // (1)
+  else s.rmsnormForward(a.normed1, a.rstd1, a.x, w.inputNorm, eps);
   attentionAndMlp(s, shape, w, a, branch, layout, attend);
   s.matmul(branch, a.hidden, w.down, "nt"); //                                                 (9)
 }

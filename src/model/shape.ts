@@ -59,8 +59,11 @@ export class ConfigReader {
 
   error(name: string, expected: string, received: unknown): CheckpointError {
     const what = received === undefined ? "nothing" : JSON.stringify(received);
-    return new CheckpointError(`${this.#raw.path}: ${name}: expected ${expected}, received ${what}`, {
-      hint: "a model that needs it would be computed wrongly, so it is refused",
-    });
+    return new CheckpointError(
+      `${this.#raw.path}: ${name}: expected ${expected}, received ${what}`,
+      {
+        hint: "a model that needs it would be computed wrongly, so it is refused",
+      },
+    );
   }
 }

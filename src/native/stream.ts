@@ -5,7 +5,6 @@ import { type HostArray, hostArray, Tensor } from "./tensor.js";
 type Argument = Tensor | MatmulForm | number;
 
 // The op methods are added below, one per entry of the addon's op table.
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the methods exist once the addon is loaded
 export interface Stream extends Ops {}
 
 /**
@@ -13,7 +12,7 @@ export interface Stream extends Ops {}
  * enqueue and return at once; the event loop stays free. The first failure makes the stream skip what
  * follows until the next `done()` or `read()`, which rejects with it.
  */
-// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: see above
+// biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the methods exist once the addon is loaded
 export class Stream {
   readonly id: number;
 

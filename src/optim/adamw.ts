@@ -68,7 +68,20 @@ export class AdamW {
     for (const { range, decay } of this.#ranges) {
       const { weight, master, m, v, grad } = range;
       const rate = decay ? weightDecay : 0;
-      s.adamw(weight, master, m, v, grad, this.clip, learningRate, adamBeta1, adamBeta2, adamEpsilon, rate, step);
+      s.adamw(
+        weight,
+        master,
+        m,
+        v,
+        grad,
+        this.clip,
+        learningRate,
+        adamBeta1,
+        adamBeta2,
+        adamEpsilon,
+        rate,
+        step,
+      );
     }
   }
 }

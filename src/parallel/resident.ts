@@ -1,4 +1,10 @@
-import { type Arena, alignedBytes, type DType, elementCount, type Tensor } from "../native/index.js";
+import {
+  type Arena,
+  alignedBytes,
+  type DType,
+  elementCount,
+  type Tensor,
+} from "../native/index.js";
 import type { BlockTensors, ParamStore } from "./store.js";
 
 /** Names and shapes of a block's parameters: matrices first, then those without weight decay. */

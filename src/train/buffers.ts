@@ -1,5 +1,5 @@
-import { type Arena, alignedBytes, type Device, type DType, type Tensor } from "../native/index.js";
 import { llamaActivations, llamaScratch, type ModelShape, type RowSpec } from "../model/index.js";
+import { type Arena, alignedBytes, type Device, type DType, type Tensor } from "../native/index.js";
 
 /** How long memory lives: the groups of the memory table, one arena each. */
 export type Lifetime = "activations" | "backward scratch" | "head" | "batch" | "metrics";
@@ -114,7 +114,8 @@ export class Buffers {
   /** @throws MemoryError when they do not fit. */
   constructor(device: Device, specs: readonly BufferSpec[], name: string) {
     this.arena = device.arena(bufferBytes(specs), name);
-    for (const spec of specs) this.#tensors.set(spec.name, this.arena.tensor(spec.dtype, spec.shape));
+    for (const spec of specs)
+      this.#tensors.set(spec.name, this.arena.tensor(spec.dtype, spec.shape));
   }
 
   tensor(name: string): Tensor {

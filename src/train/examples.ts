@@ -74,7 +74,10 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);
-      return packPairs(members.map((i) => store.pair(i)), { maxTokens, prefixSharing, where });
+      return packPairs(
+        members.map((i) => store.pair(i)),
+        { maxTokens, prefixSharing, where },
+      );
     },
   };
 }

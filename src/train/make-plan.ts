@@ -9,6 +9,10 @@ import { planRun, type RunPlan } from "./plan.js";
 export async function makePlan(config: Config, baseDir = "."): Promise<RunPlan> {
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
   const shape = readModelShape(await readConfigFile(modelDir));
-  const data = await loadExamples(config, shape.vocabSize, { modelDir, baseDir, needTest: config.doEval });
+  const data = await loadExamples(config, shape.vocabSize, {
+    modelDir,
+    baseDir,
+    needTest: config.doEval,
+  });
   return planRun(config, shape, data.train, data.test);
 }

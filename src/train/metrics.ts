@@ -14,7 +14,11 @@ export interface ResponseMetrics {
  * @param means (R) mean log-prob of each response: chosen, rejected, chosen, … for pairs
  * @param losses (R) terms whose sum is the loss
  */
-export function responseMetrics(means: Float32Array, losses: Float32Array, pairs: boolean): ResponseMetrics {
+export function responseMetrics(
+  means: Float32Array,
+  losses: Float32Array,
+  pairs: boolean,
+): ResponseMetrics {
   const loss = losses.reduce((sum, term) => sum + term, 0);
   if (!pairs) return { loss };
   const count = means.length / 2;

@@ -86,14 +86,23 @@ export class Pass {
     this.#scratch = Object.fromEntries(
       scratch.map((name) => [name, perToken(`scratch.${name}`)]),
     ) as unknown as LlamaScratch;
-    for (const name of ["branch", "last", "lastRstd", "final", "tokens", "positions", "rowSources"]) {
+    for (const name of [
+      "branch",
+      "last",
+      "lastRstd",
+      "final",
+      "tokens",
+      "positions",
+      "rowSources",
+    ]) {
       this.#w[name] = perToken(name);
     }
     if (mode.training) for (const name of ["dResidual", "dFinal"]) this.#w[name] = perToken(name);
     const others = ["segments", "uniqueTokens", "tokenOffsets", "tokenRows", "scoredRows"];
     const head = ["scoredLabels", "responses", "scored", "logp", "lse", "coefficient"];
     const results = ["means", "losses", ...(mode.training ? ["dScored"] : [])];
-    for (const name of [...others, ...head, ...results]) this.#w[name] = buffers.tensor(name).window();
+    for (const name of [...others, ...head, ...results])
+      this.#w[name] = buffers.tensor(name).window();
     this.#layout = {
       positions: this.#w.positions!,
       segments: this.#w.segments!,
@@ -148,7 +157,11 @@ export class Pass {
    * @param attendLayer attention of each layer, which may keep or read a key/value cache, given the token
    *   count after padding.
    */
-  logits(batch: PackedBatch, attendLayer: (tokens: number) => (layer: number) => Attend, use: (logits: Tensor, group: HeadGroup) => void): void {
+  logits(
+    batch: PackedBatch,
+    attendLayer: (tokens: number) => (layer: number) => Attend,
+    use: (logits: Tensor, group: HeadGroup) => void,
+  ): void {
     const plan = this.#begin(batch);
     this.#embed();
     this.#blocksUp(attendLayer(this.#tokens));
@@ -156,7 +169,12 @@ export class Pass {
     this.#gather(plan);
     for (const group of plan.groups) {
       const logits = this.#logits.f32.set(0, group.rows);
-      this.#s.matmul(logits, this.#w.scored!.set(group.begin, group.rows), this.#headWeight(edge), "nt");
+      this.#s.matmul(
+        logits,
+        this.#w.scored!.set(group.begin, group.rows),
+        this.#headWeight(edge),
+        "nt",
+      );
       use(logits, group);
     }
   }
@@ -212,7 +230,16 @@ export class Pass {
       if (l + 1 < numLayers) this.#store.prefetch(l + 1);
       const w = this.#store.acquire(l) as LlamaBlock;
       const before = l === 0 ? null : this.#layers[l - 1]!.mid;
-      llamaForward(this.#s, this.#shape, w, this.#layers[l]!, before, this.#w.branch!, this.#layout, attendLayer(l));
+      llamaForward(
+        this.#s,
+        this.#shape,
+        w,
+        this.#layers[l]!,
+        before,
+        this.#w.branch!,
+        this.#layout,
+        attendLayer(l),
+      );
       this.#store.release(l);
     }
   }
@@ -221,7 +248,15 @@ export class Pass {
     const edge = this.#edge();
     const { last, lastRstd, final, branch } = this.#w;
     const mid = this.#layers.at(-1)!.mid;
-    this.#s.addRmsnormForward(final!, last!, lastRstd!, mid, branch!, edge.norm, this.#shape.rmsNormEps);
+    this.#s.addRmsnormForward(
+      final!,
+      last!,
+      lastRstd!,
+      mid,
+      branch!,
+      edge.norm,
+      this.#shape.rmsNormEps,
+    );
     return edge;
   }
 
@@ -231,7 +266,13 @@ export class Pass {
   }
 
   /** LM head, log-probabilities and loss by groups of whole responses; with `backward`, d scored and dW too. */
-  #head(plan: HeadPlan, edge: LlamaEdge, step: StepLoss, firstResponse: number, backward: boolean): void {
+  #head(
+    plan: HeadPlan,
+    edge: LlamaEdge,
+    step: StepLoss,
+    firstResponse: number,
+    backward: boolean,
+  ): void {
     this.#gather(plan);
     const n = plan.rows.length;
     this.#s.fill(this.#w.coefficient!.set(0, n), 0); // padding rows belong to no response
@@ -271,7 +312,15 @@ export class Pass {
 
   #logProbs(edge: LlamaEdge): void {
     const { logp, lse, scored, scoredLabels } = this.#w;
-    headForward(this.#s, logp!, lse!, this.#logits.f32, scored!, this.#headWeight(edge), scoredLabels!);
+    headForward(
+      this.#s,
+      logp!,
+      lse!,
+      this.#logits.f32,
+      scored!,
+      this.#headWeight(edge),
+      scoredLabels!,
+    );
   }
 
   #headBackward(edge: LlamaEdge): void {
@@ -279,7 +328,18 @@ export class Pass {
     const dEdge = this.#store.gradients(this.#shape.numLayers) as LlamaEdge;
     const dHead = this.#shape.tiedEmbeddings ? dEdge.embedding : dEdge.head;
     const { f32, d } = this.#logits;
-    headBackward(this.#s, dScored!, dHead, d, f32, lse!, scoredLabels!, coefficient!, scored!, this.#headWeight(edge));
+    headBackward(
+      this.#s,
+      dScored!,
+      dHead,
+      d,
+      f32,
+      lse!,
+      scoredLabels!,
+      coefficient!,
+      scored!,
+      this.#headWeight(edge),
+    );
   }
 
   #backward(edge: LlamaEdge): void {

@@ -6,7 +6,13 @@ import { createOrder, stepCount, stepsPerEpoch } from "../data/order.js";
 import { packLengths } from "../data/pack.js";
 import { MemoryError } from "../errors.js";
 import { losses } from "../loss/index.js";
-import { type BlockSpec, llamaBlock, llamaEdge, type ModelShape, parameterCount } from "../model/index.js";
+import {
+  type BlockSpec,
+  llamaBlock,
+  llamaEdge,
+  type ModelShape,
+  parameterCount,
+} from "../model/index.js";
 import { type DType, elementCount } from "../native/index.js";
 import { warmupLength } from "../optim/schedule.js";
 import { flatBytes } from "../parallel/resident.js";
@@ -77,7 +83,10 @@ export function planRun(
   keep?: number,
 ): RunPlan {
   const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
-  const longest = [...train.computedTokens, ...test.computedTokens].reduce((a, b) => Math.max(a, b), 1);
+  const longest = [...train.computedTokens, ...test.computedTokens].reduce(
+    (a, b) => Math.max(a, b),
+    1,
+  );
   const steps = { count: train.count, perStep: examplesPerStep };
   const totalSteps = stepCount(steps, config);
   const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps);
@@ -188,15 +197,26 @@ function fullestBatch(rounds: Iterable<Round>, maxTokens: number): BatchCounts {
     const lengths = members.map((i) => facts.computedTokens[i]!);
     for (const batch of packLengths(lengths, { maxTokens })) {
       const sum = (of: (member: number) => number) => batch.reduce((total, i) => total + of(i), 0);
-      most.tokens = Math.max(most.tokens, sum((i) => lengths[i]!));
-      most.scored = Math.max(most.scored, sum((i) => facts.scoredTokens[members[i]!]!));
+      most.tokens = Math.max(
+        most.tokens,
+        sum((i) => lengths[i]!),
+      );
+      most.scored = Math.max(
+        most.scored,
+        sum((i) => facts.scoredTokens[members[i]!]!),
+      );
       most.examples = Math.max(most.examples, batch.length);
     }
   }
   return most;
 }
 
-function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dataBytes: number): MemoryLine[] {
+function memoryLines(
+  config: Config,
+  shape: ModelShape,
+  limits: BatchLimits,
+  dataBytes: number,
+): MemoryLine[] {
   const dtype: DType = config.bf16 ? "bf16" : "f32";
   const parameters = parameterCount(shape);
   const totals = { weight: 0, master: 0, moments: 0, grad: 0 };
@@ -212,8 +232,17 @@ function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dat
     bytes,
   });
   const mode = { training: true, checkpointing: config.gradientCheckpointing };
-  const buffers = [...passBuffers(shape, dtype, limits, mode), ...optimizerBuffers(shape.numLayers + 1)];
-  const host = (name: string, bytes: number): MemoryLine => ({ lifetime: "process", name, dtype: "", shape: [], bytes });
+  const buffers = [
+    ...passBuffers(shape, dtype, limits, mode),
+    ...optimizerBuffers(shape.numLayers + 1),
+  ];
+  const host = (name: string, bytes: number): MemoryLine => ({
+    lifetime: "process",
+    name,
+    dtype: "",
+    shape: [],
+    bytes,
+  });
   return [
     state("weights", dtype, totals.weight),
     ...(totals.master > 0 ? [state("master weights", "f32", totals.master)] : []),
@@ -228,7 +257,9 @@ function memoryLines(config: Config, shape: ModelShape, limits: BatchLimits, dat
 
 /** Elements of the largest tensor that is loaded or saved. */
 function largestTensor(shape: ModelShape): number {
-  const sizes = modelBlocks(shape).flatMap((block) => block.parameters.map((p) => elementCount(p.shape)));
+  const sizes = modelBlocks(shape).flatMap((block) =>
+    block.parameters.map((p) => elementCount(p.shape)),
+  );
   return Math.max(...sizes);
 }
 
@@ -240,7 +271,14 @@ function mergeLayers(buffers: readonly BufferSpec[]): MemoryLine[] {
     const bytes = Math.ceil((elementCount(shape) * (dtype === "bf16" ? 2 : 4)) / 64) * 64;
     const before = lines.get(merged);
     const count = (before?.count ?? 0) + 1;
-    const line = { lifetime, name: merged, dtype, shape, bytes: (before?.bytes ?? 0) + bytes, count };
+    const line = {
+      lifetime,
+      name: merged,
+      dtype,
+      shape,
+      bytes: (before?.bytes ?? 0) + bytes,
+      count,
+    };
     lines.set(merged, line);
   }
   return [...lines.values()].map(({ count, ...line }) =>

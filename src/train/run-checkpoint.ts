@@ -78,10 +78,13 @@ export async function findCheckpoint(config: Config): Promise<Checkpoint | undef
   if (dir === undefined) return undefined;
   const read = (name: string) =>
     readFile(path.join(dir, name), "utf8").catch((cause) => {
-      throw new CheckpointError(`${path.join(dir, name)}: cannot be read: ${(cause as Error).message}`, {
-        hint: "resume_from_checkpoint must name a checkpoint-<step> folder that this trainer wrote, or be true",
-        cause,
-      });
+      throw new CheckpointError(
+        `${path.join(dir, name)}: cannot be read: ${(cause as Error).message}`,
+        {
+          hint: "resume_from_checkpoint must name a checkpoint-<step> folder that this trainer wrote, or be true",
+          cause,
+        },
+      );
     });
   const state = JSON.parse(await read(STATE_FILE)) as RunState;
   if (state.format !== 1) {
@@ -98,7 +101,9 @@ export function checkAgreement(checkpoint: Checkpoint, now: Omit<RunState, "step
     .filter((key) => checkpoint.state[key] !== now[key])
     .map((key) => `${fixed[key]} was ${checkpoint.state[key]} and is now ${now[key]}`);
   if (checkpoint.state.step > now.totalSteps) {
-    differences.push(`it stands after step ${checkpoint.state.step}, beyond the run's ${now.totalSteps} steps`);
+    differences.push(
+      `it stands after step ${checkpoint.state.step}, beyond the run's ${now.totalSteps} steps`,
+    );
   }
   if (differences.length === 0) return;
   throw new CheckpointError(`${checkpoint.dir} belongs to another run: ${differences.join("; ")}`, {
@@ -107,10 +112,17 @@ export function checkAgreement(checkpoint: Checkpoint, now: Omit<RunState, "step
 }
 
 /** Writes weights, config, tokenizer and chat template of a complete HF model directory. */
-export async function saveModel(session: Session, folder: string, source: ConfigFile, config: Config): Promise<void> {
+export async function saveModel(
+  session: Session,
+  folder: string,
+  source: ConfigFile,
+  config: Config,
+): Promise<void> {
   await writeModelFiles(folder, source, config.saveDtype, config.chatTemplate);
   const dtype = config.saveDtype === "float32" ? "f32" : "bf16";
-  const { files, index } = await session.withMover((mover) => mover.save(folder, session.weights(), dtype));
+  const { files, index } = await session.withMover((mover) =>
+    mover.save(folder, session.weights(), dtype),
+  );
   const indexFile = path.join(folder, "model.safetensors.index.json");
   if (index) await writeFileAtomic(indexFile, `${JSON.stringify(index, null, 2)}\n`);
   await removeOtherWeights(folder, index ? [...files, indexFile] : files);
@@ -134,7 +146,9 @@ export async function saveCheckpoint(
       ...session.optimizerState("m", prefixes.m),
       ...session.optimizerState("v", prefixes.v),
     ];
-    await session.withMover((mover) => mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, "f32"));
+    await session.withMover((mover) =>
+      mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, "f32"),
+    );
     await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
     await writeFileAtomic(path.join(folder, STATE_FILE), `${JSON.stringify(state, null, 2)}\n`);
   });

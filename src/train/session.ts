@@ -1,11 +1,19 @@
 import type { StoredTensor } from "../checkpoint/weights.js";
 import { STAGING_BYTES, WeightMover } from "../checkpoint/weights.js";
 import type { BlockSpec, ModelShape } from "../model/index.js";
-import { type Arena, type Device, type DType, openDevice, type Stream, type Tensor, type Window } from "../native/index.js";
+import {
+  type Arena,
+  type Device,
+  type DType,
+  openDevice,
+  type Stream,
+  type Tensor,
+  type Window,
+} from "../native/index.js";
 import { NORM_PARTIALS } from "../optim/adamw.js";
 import { flatBytes, ResidentStore } from "../parallel/resident.js";
 import type { BlockTensors } from "../parallel/store.js";
-import { type BatchLimits, Buffers, type BufferSpec, passBuffers } from "./buffers.js";
+import { type BatchLimits, type BufferSpec, Buffers, passBuffers } from "./buffers.js";
 import { Pass } from "./pass.js";
 
 /** Tensors of the optimizer besides its flat state: clip factor and partial sums of the norm. */
@@ -44,7 +52,10 @@ export class Session {
     const { shape, blocks, dtype, limits, training, checkpointing = false } = options;
     const mode = { training, checkpointing };
     this.#blocks = blocks;
-    this.device = openDevice(options.device ?? "auto", options.threads ? { threads: options.threads } : {});
+    this.device = openDevice(
+      options.device ?? "auto",
+      options.threads ? { threads: options.threads } : {},
+    );
     this.stream = this.device.stream();
     const stateBytes = blocks.reduce((sum, block) => {
       const { weight, master, moments, grad } = flatBytes(block, dtype, training);
@@ -53,7 +64,11 @@ export class Session {
     this.#arena = this.device.arena(stateBytes, "model and optimizer");
     this.store = new ResidentStore(this.#arena, blocks, dtype, training);
     const specs = passBuffers(shape, dtype, limits, mode);
-    this.buffers = new Buffers(this.device, [...specs, ...optimizerBuffers(blocks.length)], "buffers");
+    this.buffers = new Buffers(
+      this.device,
+      [...specs, ...optimizerBuffers(blocks.length)],
+      "buffers",
+    );
     this.#means = this.buffers.tensor("means").window();
     this.#losses = this.buffers.tensor("losses").window();
     this.pass = new Pass(this.stream, shape, this.store, this.buffers, limits, mode);
@@ -66,13 +81,15 @@ export class Session {
 
   /** One state of the optimizer under `prefix` + checkpoint name. */
   optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
-    if (kind === "master") return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
+    if (kind === "master")
+      return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
     return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
   }
 
   /** Means and loss terms of the first `count` responses of the step, once they are computed. */
   async readResponses(count: number): Promise<{ means: Float32Array; losses: Float32Array }> {
-    const read = (window: Window) => this.stream.read(window.set(0, count)) as Promise<Float32Array>;
+    const read = (window: Window) =>
+      this.stream.read(window.set(0, count)) as Promise<Float32Array>;
     const [means, losses] = await Promise.all([read(this.#means), read(this.#losses)]);
     return { means, losses };
   }
@@ -101,7 +118,12 @@ export class Session {
         const tensors = [...new Set(sets.map((set) => set[name] as Tensor))];
         let begin = 0;
         return parts.map((part) => {
-          const stored = { name: prefix + part.name, shape: [part.rows, ...shape.slice(1)], tensors, begin };
+          const stored = {
+            name: prefix + part.name,
+            shape: [part.rows, ...shape.slice(1)],
+            tensors,
+            begin,
+          };
           begin += part.rows;
           return stored;
         });

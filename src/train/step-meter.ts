@@ -15,7 +15,9 @@ export class StepMeter {
   readonly #session: Session;
   readonly #clip: Tensor;
   readonly #pairs: boolean;
-  #current: { facts: StepFacts; examples: number; real: number; computed: number; begun: number } | undefined;
+  #current:
+    | { facts: StepFacts; examples: number; real: number; computed: number; begun: number }
+    | undefined;
   #waiting: Promise<StepRecord> | undefined;
   #previous: Promise<StepRecord> | undefined;
   /** When the stream finished the step before, in ms. */

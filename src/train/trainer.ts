@@ -10,11 +10,17 @@ import { readModelShape } from "../model/index.js";
 import type { DeviceName } from "../native/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate } from "../optim/schedule.js";
-import { combineReporters, createTrainerState, type Reporter, type RunSummary } from "../report/index.js";
+import {
+  combineReporters,
+  createTrainerState,
+  type Reporter,
+  type RunSummary,
+} from "../report/index.js";
 import { evaluate } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
 import { loadModel, resolveModelDir } from "./model-source.js";
 import { modelBlocks, planRun, scheduleOptions } from "./plan.js";
+import { removeOldCheckpoints } from "./retention.js";
 import {
   type Checkpoint,
   checkAgreement,
@@ -27,7 +33,6 @@ import {
 } from "./run-checkpoint.js";
 import { Session } from "./session.js";
 import { StepMeter } from "./step-meter.js";
-import { removeOldCheckpoints } from "./retention.js";
 
 export interface TrainOptions {
   /** A recipe with every default filled in: `loadRecipe(file).config`. */
@@ -57,7 +62,14 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     baseDir,
     needTest: config.doEval,
   });
-  const plan = planRun(config, shape, data.train, data.test, undefined, checkpoint?.state.maxTokens);
+  const plan = planRun(
+    config,
+    shape,
+    data.train,
+    data.test,
+    undefined,
+    checkpoint?.state.maxTokens,
+  );
   const { totalSteps, examplesPerStep, limits } = plan;
   const run: Omit<RunState, "step"> = {
     format: 1,
@@ -89,7 +101,12 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     if (checkpoint) await restoreCheckpoint(session, checkpoint.dir);
     else await loadModel(session, modelDir, shape.tiedEmbeddings);
     const { stream, pass, buffers, store } = session;
-    const optimizer = new AdamW(store.blocks, config, buffers.tensor("clip"), buffers.tensor("normPartials"));
+    const optimizer = new AdamW(
+      store.blocks,
+      config,
+      buffers.tensor("clip"),
+      buffers.tensor("normPartials"),
+    );
     const trainerState = createTrainerState(checkpoint?.trainerState);
     const reporter = combineReporters([...(options.reporters ?? []), trainerState]);
     reporter.start({
@@ -110,7 +127,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     const order = createOrder({ ...walk, shuffle: config.shuffle, seed: config.seed });
     const schedule = scheduleOptions(config, totalSteps);
     const meter = new StepMeter(session, optimizer.clip, loss.examples === "pairs");
-    const epochsAfter = (step: number) => (step === 0 ? 0 : stepPosition(walk, step - 1).epochsDone);
+    const epochsAfter = (step: number) =>
+      step === 0 ? 0 : stepPosition(walk, step - 1).epochsDone;
     const endsEpoch = (step: number) => Number.isInteger(epochsAfter(step));
     let evaluated = -1;
     const runEvaluation = async (step: number) => {
@@ -132,7 +150,9 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       if (!Number.isFinite(record.loss) || !Number.isFinite(record.grad_norm)) {
         throw new NumericsError(
           `step ${record.step}: loss ${record.loss}, gradient norm ${record.grad_norm}: expected finite numbers`,
-          { hint: "lower learning_rate, or look for NaN in the model's weights; the last checkpoint is intact" },
+          {
+            hint: "lower learning_rate, or look for NaN in the model's weights; the last checkpoint is intact",
+          },
         );
       }
       reporter.step(record);
@@ -144,7 +164,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       const members = order(step);
       step++;
       let scoredTokens = 0;
-      if (loss.examples === "sequences") for (const i of members) scoredTokens += data.train.scoredTokens[i]!;
+      if (loss.examples === "sequences")
+        for (const i of members) scoredTokens += data.train.scoredTokens[i]!;
       const scale = loss.scale({ examples: members.length, scoredTokens });
       const rate = learningRate(schedule, step);
       meter.begin({ step, epoch: epochsAfter(step), learning_rate: rate }, members.length);
@@ -179,7 +200,10 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     const summary = { step, interrupted, seconds: (performance.now() - started) / 1e3 };
     reporter.end(summary);
     if (!interrupted) {
-      await writeFileAtomic(path.join(config.outputDir, "trainer_state.json"), trainerState.toJson());
+      await writeFileAtomic(
+        path.join(config.outputDir, "trainer_state.json"),
+        trainerState.toJson(),
+      );
     }
     return summary;
   } finally {
@@ -191,7 +215,10 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
  * Makes output_dir ready. A run that starts anew moves checkpoints of an earlier run aside, so that a later
  * resume never mixes the two. Returns notices.
  */
-async function prepareOutput(config: Config, checkpoint: Checkpoint | undefined): Promise<string[]> {
+async function prepareOutput(
+  config: Config,
+  checkpoint: Checkpoint | undefined,
+): Promise<string[]> {
   const { outputDir } = config;
   try {
     await mkdir(outputDir, { recursive: true });

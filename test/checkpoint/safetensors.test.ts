@@ -8,11 +8,11 @@ import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import {
   openSafetensors,
-  planShards,
   type Safetensors,
-  SafetensorsWriter,
   type TensorEntry,
 } from "#src/checkpoint/safetensors.js";
+import { SafetensorsWriter } from "#src/checkpoint/safetensors-writer.js";
+import { planShards } from "#src/checkpoint/shards.js";
 import { root } from "../support/paths.js";
 
 const dir = mkdtempSync(path.join(os.tmpdir(), "simper-safetensors-"));
@@ -383,7 +383,7 @@ test("the writer refuses names that would make a broken file", async () => {
 
 test("a disk that refuses becomes a CheckpointError and leaves no temporary file", () => {
   const folder = mkdtempSync(path.join(dir, "full-"));
-  const module = pathToFileURL(path.join(root, "dist/checkpoint/safetensors.js")).href;
+  const module = pathToFileURL(path.join(root, "dist/checkpoint/safetensors-writer.js")).href;
   const script = `
     import { SafetensorsWriter } from ${JSON.stringify(module)};
     const entries = [{ name: "a", dtype: "U8", shape: [1 << 20] }];

@@ -21,12 +21,18 @@ interface Row {
 }
 
 interface Expected {
-  pairs: { id: string; chosen: { logps: number[]; mean: number }; rejected: { logps: number[]; mean: number } }[];
+  pairs: {
+    id: string;
+    chosen: { logps: number[]; mean: number };
+    rejected: { logps: number[]; mean: number };
+  }[];
   simper: { loss: number; grad_norm: number };
 }
 
 function readPairs(folder: string): TokenizedPair[] {
-  const lines = readFileSync(fixture("model", folder, "pairs.jsonl"), "utf8").trim().split("\n");
+  const lines = readFileSync(fixture("model", folder, "pairs.jsonl"), "utf8")
+    .trim()
+    .split("\n");
   return lines.map((line) => {
     const row = JSON.parse(line) as Row;
     const side = (name: "chosen" | "rejected") => ({
@@ -37,7 +43,11 @@ function readPairs(folder: string): TokenizedPair[] {
   });
 }
 
-async function openFixture(folder: string, model: string, change: Partial<BatchLimits & { checkpointing: boolean }> = {}) {
+async function openFixture(
+  folder: string,
+  model: string,
+  change: Partial<BatchLimits & { checkpointing: boolean }> = {},
+) {
   const dir = fixture("model", folder, model);
   const shape = readModelShape(await readConfigFile(dir));
   const { checkpointing = false, ...limitChange } = change;
@@ -67,7 +77,11 @@ async function openFixture(folder: string, model: string, change: Partial<BatchL
 }
 
 /** Loss, means and gradients of all pairs, accumulated over micro-batches. */
-async function run(folder: string, model: string, change: Parameters<typeof openFixture>[2] & { prefixSharing?: boolean } = {}) {
+async function run(
+  folder: string,
+  model: string,
+  change: Parameters<typeof openFixture>[2] & { prefixSharing?: boolean } = {},
+) {
   const { prefixSharing = true, ...rest } = change;
   const { session, limits } = await openFixture(folder, model, rest);
   try {
@@ -83,7 +97,7 @@ async function run(folder: string, model: string, change: Parameters<typeof open
     const terms = await stream.read(buffers.tensor("losses").slice(0, responses));
     const loss = Array.from(terms).reduce((sum, term) => sum + term, 0);
     const gradients = new Map<string, Float32Array>();
-    for (const [b, block] of modelBlocks((await openShape(folder, model))).entries()) {
+    for (const [b, block] of modelBlocks(await openShape(folder, model)).entries()) {
       for (const { name, shape, parts } of block.parameters) {
         const grad = (await stream.read(store.gradients(b)[name]!)) as Float32Array;
         const columns = shape.length === 2 ? shape[1]! : 1;
@@ -105,7 +119,9 @@ async function openShape(folder: string, model: string) {
 }
 
 async function expected(folder: string) {
-  const values = JSON.parse(readFileSync(fixture("model", folder, "expected.json"), "utf8")) as Expected;
+  const values = JSON.parse(
+    readFileSync(fixture("model", folder, "expected.json"), "utf8"),
+  ) as Expected;
   const file = await openSafetensors(fixture("model", folder, "expected.safetensors"));
   const gradients = new Map<string, Float32Array>();
   for (const name of file.names().filter((n) => n.startsWith("grad."))) {
@@ -146,7 +162,10 @@ for (const [folder, model] of cases) {
     test(`${folder}/${model}: SimPER loss and every gradient follow transformers in float64 (${way})`, async () => {
       const want = await expected(folder);
       const got = await run(folder, model, change);
-      assert.ok(Math.abs(got.loss - want.simper.loss) < 2e-6, `loss ${got.loss}, expected ${want.simper.loss}`);
+      assert.ok(
+        Math.abs(got.loss - want.simper.loss) < 2e-6,
+        `loss ${got.loss}, expected ${want.simper.loss}`,
+      );
       assert.deepEqual([...got.gradients.keys()].sort(), [...want.gradients.keys()].sort());
       for (const [name, gradient] of want.gradients) {
         const error = relativeError(got.gradients.get(name)!, gradient);
