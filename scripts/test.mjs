@@ -13,7 +13,9 @@ const files = readdirSync(path.join(root, "dist-test"), { recursive: true, encod
   .sort()
   .map((file) => path.join(root, "dist-test", file));
 if (files.length === 0) {
-  console.error(`scripts/test.mjs: no test file matches ${wanted.join(", ") || "dist-test/**/*.test.js"}`);
+  console.error(
+    `scripts/test.mjs: no test file matches ${wanted.join(", ") || "dist-test/**/*.test.js"}`,
+  );
   process.exit(2);
 }
 // Each file is its own process and the ops inside are multi-threaded already: one at a time.

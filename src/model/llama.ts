@@ -188,7 +188,8 @@ export function llamaForward(
   attend: Attend,
 ): void {
   const eps = shape.rmsNormEps;
-  if (before) s.addRmsnormForward(a.normed1, a.x, a.rstd1, before, branch, w.inputNorm, eps); // (1)
+  if (before)
+    s.addRmsnormForward(a.normed1, a.x, a.rstd1, before, branch, w.inputNorm, eps); // (1)
   else s.rmsnormForward(a.normed1, a.rstd1, a.x, w.inputNorm, eps);
   attentionAndMlp(s, shape, w, a, branch, layout, attend);
   s.matmul(branch, a.hidden, w.down, "nt"); //                                                 (9)
