@@ -22,6 +22,8 @@ export interface ExampleSet {
   readonly longestSequence: number;
   /** Tokens of example `i` that are scored. */
   readonly scoredTokens: Int32Array;
+  /** `file:line` of example `i`. */
+  where(i: number): string;
   /** Packs examples into micro-batches of at most `maxTokens` tokens. */
   pack(indices: ArrayLike<number>, maxTokens: number): PackedBatch[];
 }
@@ -71,6 +73,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     computedTokens,
     longestSequence,
     scoredTokens,
+    where: (i) => store.where(i),
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);
@@ -96,6 +99,7 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
     computedTokens,
     longestSequence: computedTokens.reduce((longest, n) => Math.max(longest, n), 0),
     scoredTokens,
+    where: (i) => store.where(i),
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);

@@ -44,7 +44,7 @@ export interface RunPlan {
 /** What the plan needs to know of the data. */
 export type DataFacts = Pick<
   ExampleSet,
-  "count" | "bytes" | "computedTokens" | "scoredTokens" | "longestSequence"
+  "count" | "bytes" | "computedTokens" | "scoredTokens" | "longestSequence" | "where"
 >;
 
 /**
@@ -195,7 +195,8 @@ function fullestBatch(rounds: Iterable<Round>, maxTokens: number): BatchCounts {
   const most: BatchCounts = { tokens: 1, scored: 1, examples: 1 };
   for (const { facts, members } of rounds) {
     const lengths = members.map((i) => facts.computedTokens[i]!);
-    for (const batch of packLengths(lengths, { maxTokens })) {
+    const where = (i: number) => facts.where(members[i]!);
+    for (const batch of packLengths(lengths, { maxTokens, where })) {
       const sum = (of: (member: number) => number) => batch.reduce((total, i) => total + of(i), 0);
       most.tokens = Math.max(
         most.tokens,
