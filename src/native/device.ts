@@ -37,19 +37,22 @@ export class Device {
   }
 }
 
+/** @throws DeviceError, in one line, when a device is not there; AddonError when the addon is not built. */
+export function requireDevice(name: DeviceName): void {
+  const { backends } = loadAddon().info();
+  if (name !== "cuda") return;
+  const cuda = backends.find((backend) => backend.name === "CUDA");
+  throw new DeviceError(
+    `no CUDA device: ${cuda?.detail ?? "not part of this build"}; use --device cpu`,
+  );
+}
+
 /**
  * Opens a device.
  * @param options.threads compute threads of each stream; default: the cores this process may use.
  * @throws DeviceError when the device is not there.
  */
 export function openDevice(name: DeviceName = "auto", options: { threads?: number } = {}): Device {
-  if (name === "cuda") {
-    const cuda = loadAddon()
-      .info()
-      .backends.find((backend) => backend.name === "CUDA");
-    throw new DeviceError(`no CUDA device: ${cuda?.detail ?? "not part of this build"}`, {
-      hint: "train on the CPU with --device cpu",
-    });
-  }
+  requireDevice(name);
   return new Device(loadAddon().openDevice("cpu", options.threads ?? 0), "cpu");
 }

@@ -7,7 +7,7 @@ import { createOrder, stepPosition } from "../data/order.js";
 import { CheckpointError, NumericsError } from "../errors.js";
 import { losses } from "../loss/index.js";
 import { readModelShape } from "../model/index.js";
-import type { DeviceName } from "../native/index.js";
+import { type DeviceName, requireDevice } from "../native/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate } from "../optim/schedule.js";
 import {
@@ -51,6 +51,7 @@ export interface TrainOptions {
 /** Trains a model as the recipe says and writes it to `output_dir`. */
 export async function train(options: TrainOptions): Promise<RunSummary> {
   const { config, baseDir = ".", signal } = options;
+  requireDevice(options.device ?? "auto"); // before minutes of tokenizing
   const stopped = () => signal?.aborted === true;
   const loss = losses[config.lossType];
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);

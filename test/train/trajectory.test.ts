@@ -28,7 +28,7 @@ const ways: Readonly<Record<string, Partial<RecipeInput>>> = {
   "as the recipe says": {},
   "gradient checkpointing": { gradientCheckpointing: true },
   "chosen and rejected as separate sequences": { prefixSharing: false },
-  "one or two pairs per micro-batch": { maxTokensPerMicroBatch: 96 },
+  "one or two pairs per micro-batch": { maxTokensPerMicroBatch: 128 },
   "a batch of 4 instead of two of 2": { perDeviceTrainBatchSize: 4, gradientAccumulationSteps: 1 },
   "a batch of 1, four times": { perDeviceTrainBatchSize: 1, gradientAccumulationSteps: 4 },
 };
