@@ -11,13 +11,19 @@ die() {
   exit 1
 }
 
-# Runs a command quietly; what it printed is shown only when it fails.
+# Runs a command quietly; what it printed is shown only when it fails: npm names the cause at the
+# beginning, apt and compilers at the end.
 quietly() {
-  local log
+  local log lines
   log=$(mktemp)
   if ! "$@" >"$log" 2>&1; then
-    tail -n 40 "$log" >&2
+    mapfile -t lines <"$log"
     rm -f "$log"
+    if [ ${#lines[@]} -gt 40 ]; then
+      printf '%s\n' "${lines[@]:0:15}" ... "${lines[@]: -24}" >&2
+    else
+      printf '%s\n' "${lines[@]}" >&2
+    fi
     return 1
   fi
   rm -f "$log"
@@ -49,7 +55,8 @@ if [ ${#missing[@]} -gt 0 ]; then
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null ||
       die "missing: ${missing[*]}. Run as root: apt-get install -y ${missing[*]}"
-    as_root=(sudo)
+    # sudo drops the environment, and Ubuntu's needrestart would then ask a question that nobody sees.
+    as_root=(sudo DEBIAN_FRONTEND=noninteractive)
   fi
   say "installing system packages: ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
@@ -57,7 +64,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   install=("${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}")
   if ! "${install[@]}" >/dev/null 2>&1; then
     quietly "${as_root[@]}" apt-get update -qq || say "apt-get update failed; trying with the lists there are"
-    quietly "${install[@]}" || die "could not install: ${missing[*]}. Try: ${as_root[*]} apt-get install -y ${missing[*]}"
+    quietly "${install[@]}" || die "could not install: ${missing[*]}. Try: ${as_root[0]:+sudo }apt-get install -y ${missing[*]}"
   fi
 fi
 

@@ -33,7 +33,7 @@ class Machine {
     mkdirSync(path.join(this.folder, "node_modules"));
     copyFileSync(path.join(root, "scripts/setup.sh"), path.join(this.folder, "scripts/setup.sh"));
     writeFileSync(path.join(this.folder, "package-lock.json"), "{}");
-    for (const name of ["bash", "dirname", "mktemp", "tail", "rm", "cmp", "cp"]) this.system(name);
+    for (const name of ["bash", "dirname", "mktemp", "rm", "cmp", "cp"]) this.system(name);
     const all = { id: "echo 0", node: `exec ${process.execPath} "$@"`, npm: "true", ...programs };
     for (const [name, body] of Object.entries(all)) this.program(name, body);
   }
@@ -105,14 +105,14 @@ test("setup refreshes the package lists when an install fails, and shows why it 
     ["install", "update", "install"],
   );
   assert.match(run.stderr, /E: no such package\n/);
-  assert.match(run.stderr, /setup: could not install: cmake.*Try: *apt-get install -y cmake/);
+  assert.match(run.stderr, /setup: could not install: cmake.*Try: apt-get install -y cmake/);
 });
 
 test("setup goes through sudo where it is not root", () => {
   const machine = new Machine({
     ...complete,
     id: "echo 1000",
-    sudo: 'exec "$@"',
+    sudo: 'shift; exec "$@"',
     "apt-get": "true",
   });
   rmSync(path.join(machine.bin, "make"));
@@ -120,7 +120,7 @@ test("setup goes through sudo where it is not root", () => {
   assert.equal(run.status, 0, run.stderr);
   assert.equal(
     run.calls[0],
-    `sudo apt-get install -y -qq --no-install-recommends make${certificates}`,
+    `sudo DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends make${certificates}`,
   );
 });
 
@@ -155,13 +155,15 @@ test("setup refuses a Node that is missing or too old", () => {
   assert.match(none.setup().stderr, /^setup: Node\.js is missing: install version 20\.17 or newer/);
 });
 
-test("setup shows the end of what a failing build printed", () => {
+test("setup shows the beginning and the end of what a failing step printed", () => {
   const machine = new Machine({
     ...complete,
     "apt-get": "true",
-    npm: 'case "$1" in run) echo "error TS1: no"; exit 1;; esac',
+    npm: 'case "$1" in run) for i in {1..99}; do echo "line $i;"; done; echo "error TS1: no"; exit 1;; esac',
   });
   const run = machine.setup();
   assert.equal(run.status, 1);
   assert.match(run.stderr, /error TS1: no\nsetup: the build failed\n$/);
+  assert.match(run.stderr, /line 1;/);
+  assert.doesNotMatch(run.stderr, /line 40;/);
 });
