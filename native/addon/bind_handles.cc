@@ -78,6 +78,12 @@ Napi::Value close_stream(const Napi::CallbackInfo& info) {
   return info.Env().Undefined();
 }
 
+// Before the process exits: its static destructors must not meet a worker that still computes.
+Napi::Value shutdown(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).streams = {};
+  return info.Env().Undefined();
+}
+
 Napi::Value open_arena(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     Environment& environment = Environment::of(info.Env());
@@ -277,6 +283,7 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("closeDevice", close_device);
   add("openStream", open_stream);
   add("closeStream", close_stream);
+  add("shutdown", shutdown);
   add("openArena", open_arena);
   add("closeArena", close_arena);
   add("arenaUsed", arena_used);

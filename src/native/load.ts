@@ -11,6 +11,8 @@ export interface Addon {
   closeDevice(device: number): void;
   openStream(device: number): number;
   closeStream(stream: number): void;
+  /** Closes every stream of this thread: what runs is waited for, what is queued is dropped. */
+  shutdown(): void;
   openArena(device: number, bytes: number, name: string): number;
   closeArena(arena: number): void;
   arenaUsed(arena: number): number;
@@ -77,6 +79,7 @@ function load(): { addon: Addon; path: string } {
     try {
       const addon = require(candidate) as Addon;
       addon.setErrorClasses(ContractError, MemoryError, DeviceError);
+      process.once("exit", () => addon.shutdown());
       loaded = { addon, path: candidate };
       return loaded;
     } catch (error) {

@@ -97,8 +97,6 @@ test("device: one that is not there is a DeviceError that says what to do", () =
   assert.throws(
     () => openDevice("cuda"),
     (error: unknown) =>
-      error instanceof DeviceError &&
-      error.message.startsWith("no CUDA device: ") &&
-      error.hint === "train on the CPU with --device cpu",
+      error instanceof DeviceError && /^no CUDA device: .*; use --device cpu$/.test(error.message),
   );
 });
