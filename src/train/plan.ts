@@ -91,9 +91,10 @@ export function planRun(
   const totalSteps = stepCount(steps, config);
   const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps);
   const withTokens = (cap: number): RunPlan => {
-    // A resumed run keeps the tokens of its checkpoint; else just what the fullest micro-batch needs.
-    const fullest = fullestBatch(rounds(), cap);
-    if (keep) fullest.tokens = cap;
+    // Just what the fullest micro-batch needs; a resumed run keeps the tokens of its checkpoint.
+    const tokens = keep ?? roundTokens(fullestBatch(rounds(), cap).tokens);
+    // Packed again with the limit the run will use: another limit can fill batches otherwise.
+    const fullest = { ...fullestBatch(rounds(), tokens), tokens };
     const limits = batchLimits(config, shape, fullest, examplesPerStep, train, test);
     const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
     return {
@@ -141,6 +142,11 @@ export function machineMemory(): number {
   return totalmem();
 }
 
+function roundTokens(tokens: number): number {
+  const bucket = tokenBucket(tokens);
+  return Math.ceil(tokens / bucket) * bucket;
+}
+
 function batchLimits(
   config: Config,
   shape: ModelShape,
@@ -149,10 +155,9 @@ function batchLimits(
   train: DataFacts,
   test: DataFacts,
 ): BatchLimits {
-  const bucket = tokenBucket(fullest.tokens);
   const groupRows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
   return {
-    tokens: Math.ceil(fullest.tokens / bucket) * bucket,
+    tokens: fullest.tokens,
     scored: fullest.scored,
     examples: fullest.examples,
     stepExamples: Math.max(examplesPerStep, test.count > 0 ? EVAL_EXAMPLES : 0),
