@@ -17,7 +17,7 @@ export function planCommand(): Command {
 function planText(plan: RunPlan): string {
   const rows: string[][] = [["memory", "", "dtype", "shape", "MB"]];
   let lifetime = "";
-  for (const line of plan.lines) {
+  for (const line of foldSmall(plan.lines)) {
     rows.push([line.lifetime === lifetime ? "" : line.lifetime, ...cells(line)]);
     lifetime = line.lifetime;
   }
@@ -39,6 +39,22 @@ function planText(plan: RunPlan): string {
     `micro-batch         up to ${limits.tokens} tokens; logits of ${limits.groupRows} rows at a time`,
     "",
   ].join("\n");
+}
+
+/** Lines too small to matter become one line per lifetime, so that the table shows what decides. */
+function foldSmall(lines: readonly MemoryLine[]): MemoryLine[] {
+  const total = lines.reduce((sum, line) => sum + line.bytes, 0);
+  const folded: MemoryLine[] = [];
+  for (const lifetime of new Set(lines.map((line) => line.lifetime))) {
+    const members = lines.filter((line) => line.lifetime === lifetime);
+    const small = members.filter((line) => line.bytes < total / 1000);
+    folded.push(...members.filter((line) => !small.includes(line)));
+    if (small.length === 0) continue;
+    const bytes = small.reduce((sum, line) => sum + line.bytes, 0);
+    const name = small.length === 1 ? small[0]!.name : `${small.length} small buffers`;
+    folded.push({ lifetime, name, dtype: "", shape: [], bytes });
+  }
+  return folded;
 }
 
 function cells({ name, dtype, shape, bytes }: MemoryLine): string[] {
