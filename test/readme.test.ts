@@ -1,0 +1,65 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { test } from "node:test";
+import { loadRecipe } from "#src/config/load.js";
+import { root } from "./support/paths.js";
+
+const readme = readFileSync(path.join(root, "README.md"), "utf8");
+
+/** Contents of the fenced blocks of a language, in order. */
+function blocks(language: string): string[] {
+  const fenced = readme.matchAll(/^```(\w+)\n([\s\S]*?)^```$/gm);
+  return [...fenced].filter(([, name]) => name === language).map(([, , text]) => text!.trimEnd());
+}
+
+test("readme: its first two commands are one line each, the main job and the tests", () => {
+  const [main = "", tests = ""] = blocks("bash");
+  for (const command of [main, tests])
+    assert.ok(command !== "" && !command.includes("\n"), command);
+  assert.match(main, /quickstart/);
+  assert.match(tests, /npm test/);
+});
+
+test("readme: its recipe is a recipe without remarks", () => {
+  const dir = mkdtempSync(path.join(os.tmpdir(), "simper-readme-"));
+  try {
+    const file = path.join(dir, "my-run.yaml");
+    writeFileSync(file, blocks("yaml")[0]!);
+    const { config, notices } = loadRecipe(file);
+    assert.deepEqual(notices, []);
+    assert.equal(config.perDeviceTrainBatchSize * config.gradientAccumulationSteps, 128);
+  } finally {
+    rmSync(dir, { recursive: true });
+  }
+});
+
+test("readme: the commands it shows exist, and all that exist are shown", () => {
+  const shown = new Set([...readme.matchAll(/npx simper-native (\w+)/g)].map((match) => match[1]!));
+  const help = spawnSync(process.execPath, [path.join(root, "dist/cli.js"), "--help"], {
+    encoding: "utf8",
+  }).stdout;
+  const list = help.slice(help.indexOf("Commands:"), help.indexOf("Example:"));
+  const commands = [...list.matchAll(/^ {2}(\w+)/gm)].map((match) => match[1]!);
+  assert.deepEqual([...shown].sort(), commands.filter((name) => name !== "help").sort());
+});
+
+test("docs: links between pages lead to files", () => {
+  const pages = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "native/README.md"];
+  for (const page of pages) {
+    const text = readFileSync(path.join(root, page), "utf8");
+    for (const [, target = ""] of text.matchAll(/\]\(([^)#]+)\)/g)) {
+      if (/^https?:/.test(target)) continue;
+      assert.ok(existsSync(path.join(root, path.dirname(page), target)), `${page}: ${target}`);
+    }
+  }
+});
+
+test("docs: schema.json and recipes.md are what the recipe's schema says", () => {
+  const check = spawnSync(process.execPath, [path.join(root, "scripts/docs.mjs"), "--check"], {
+    encoding: "utf8",
+  });
+  assert.equal(check.status, 0, check.stderr);
+});
