@@ -6,7 +6,11 @@
 // row counts. Scratch memory is ours (oneDNN's "user" mode): it grows to the largest need once and
 // stays. On a CPU without bf16 arithmetic oneDNN's bf16 GEMM is slower than f32 or missing: there,
 // operands are widened into scratch and multiplied in f32.
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -71,6 +75,14 @@ std::string isa_name() {
       return "AVX";
     case dnnl::cpu_isa::avx2:
       return "AVX2";
+#if DNNL_VERSION_MAJOR >= 3
+    case dnnl::cpu_isa::avx2_vnni:
+      return "AVX2 with VNNI";
+    case dnnl::cpu_isa::avx2_vnni_2:
+      return "AVX2 with VNNI and bf16 conversion";
+    case dnnl::cpu_isa::avx512_core_fp16:
+      return "AVX-512 with bf16 and fp16";
+#endif
     case dnnl::cpu_isa::avx512_core:
       return "AVX-512";
     case dnnl::cpu_isa::avx512_core_vnni:
@@ -88,6 +100,18 @@ std::string isa_name() {
   }
 }
 
+// Whether a kernel that oneDNN picked for bf16 operands computes in bf16. By name, because it also
+// has kernels that widen every operand ("gemm:jit" of 2.x, "gemm:jit:bf16" of 3.x) and are slower
+// than f32. The good ones are "brg:avx512_core_bf16" and "brg:avx512_core_amx_bf16" of 2.x,
+// "brg_matmul:avx512_core_bf16" and "brg_matmul:avx10_1_512_amx" of 3.x.
+bool is_bf16_kernel(const std::string& name) {
+  if (!name.starts_with("brg")) return false;
+  for (const char* isa : {"bf16", "fp16", "amx", "avx10"}) {
+    if (name.find(isa) != std::string::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 const MatmulProbe& probe_matmul() {
@@ -100,8 +124,7 @@ const MatmulProbe& probe_matmul() {
       const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
       const Shape shape{256, 256, 256, 256, 1, 1, 256, 256, DType::bf16, DType::f32, false};
       const std::string kernel = describe(shape, engine).impl_info_str();
-      // Only a kernel that says bf16 computes in bf16; the generic ones emulate it slowly.
-      if (kernel.find("bf16") != std::string::npos) {
+      if (is_bf16_kernel(kernel)) {
         result.bf16 = true;
         result.kernel = kernel;
       }
