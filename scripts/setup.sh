@@ -54,7 +54,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   as_root=()
   if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null ||
-      die "missing: ${missing[*]}. Run as root: apt-get install -y ${missing[*]}"
+      die "missing: ${missing[*]}. Run as root: apt-get update && apt-get install -y ${missing[*]}"
     # sudo drops the environment, and Ubuntu's needrestart would then ask a question that nobody sees.
     as_root=(sudo DEBIAN_FRONTEND=noninteractive)
   fi

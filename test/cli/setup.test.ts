@@ -131,7 +131,7 @@ test("setup says what to do where it can install nothing", () => {
   assert.equal(run.status, 1);
   assert.equal(
     run.stderr,
-    `setup: missing: cmake${certificates}. Run as root: apt-get install -y cmake${certificates}\n`,
+    `setup: missing: cmake${certificates}. Run as root: apt-get update && apt-get install -y cmake${certificates}\n`,
   );
   const foreign = new Machine(complete);
   rmSync(path.join(foreign.bin, "cmake"));
