@@ -3,9 +3,9 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { readConfigFile } from "#src/checkpoint/model-directory.js";
 import { openSafetensors } from "#src/checkpoint/safetensors.js";
-import { packPairs } from "#src/data/pack.js";
+import { packPairs, packSequences } from "#src/data/pack.js";
 import type { TokenizedPair } from "#src/data/types.js";
-import { losses } from "#src/loss/index.js";
+import { type LossType, losses } from "#src/loss/index.js";
 import { readModelShape } from "#src/model/index.js";
 import type { BatchLimits } from "#src/train/buffers.js";
 import { modelBlocks } from "#src/train/plan.js";
@@ -27,6 +27,7 @@ interface Expected {
     rejected: { logps: number[]; mean: number };
   }[];
   simper: { loss: number; grad_norm: number };
+  sft: { loss: number; tokens: number; grad_norms: Record<string, number> };
 }
 
 function readPairs(folder: string): TokenizedPair[] {
@@ -76,26 +77,35 @@ async function openFixture(
   return { session, shape, limits };
 }
 
-/** Loss, means and gradients of all pairs, accumulated over micro-batches. */
+/** Loss and gradients of all pairs, or of all tokens of the chosen sequences, over micro-batches. */
 async function run(
   folder: string,
   model: string,
   change: Parameters<typeof openFixture>[2] & { prefixSharing?: boolean } = {},
+  lossType: LossType = "SimPER",
 ) {
   const { prefixSharing = true, ...rest } = change;
-  const { session, limits } = await openFixture(folder, model, rest);
+  const loss = losses[lossType];
+  const size = { pairs: lossType === "SimPER", ...rest };
+  const { session, limits } = await openFixture(folder, model, size);
   try {
     const pairs = readPairs(folder);
-    const batches = packPairs(pairs, { maxTokens: limits.tokens, prefixSharing });
+    const sequences = pairs.map(({ chosen: { ids } }) => ({ ids, labels: ids }));
+    const batches =
+      lossType === "SimPER"
+        ? packPairs(pairs, { maxTokens: limits.tokens, prefixSharing })
+        : packSequences(sequences, { maxTokens: limits.tokens });
+    const scoredTokens = sequences.reduce((sum, { ids }) => sum + ids.length - 1, 0);
+    const scale = loss.scale({ examples: pairs.length, scoredTokens });
     const { stream, store, pass, buffers } = session;
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
     for (const batch of batches) {
-      pass.train(batch, { loss: losses.SimPER, scale: 1 / pairs.length }, responses);
+      pass.train(batch, { loss, scale }, responses);
       responses += batch.responses.length / 3;
     }
     const terms = await stream.read(buffers.tensor("losses").slice(0, responses));
-    const loss = Array.from(terms).reduce((sum, term) => sum + term, 0);
+    const total = Array.from(terms).reduce((sum, term) => sum + term, 0);
     const gradients = new Map<string, Float32Array>();
     for (const [b, block] of modelBlocks(await openShape(folder, model)).entries()) {
       for (const { name, shape, parts } of block.parameters) {
@@ -108,7 +118,7 @@ async function run(
         }
       }
     }
-    return { loss, gradients, batches: batches.length };
+    return { loss: total, gradients, scoredTokens };
   } finally {
     session.dispose();
   }
@@ -170,6 +180,27 @@ for (const [folder, model] of cases) {
       for (const [name, gradient] of want.gradients) {
         const error = relativeError(got.gradients.get(name)!, gradient);
         assert.ok(error < 2e-5, `${name}: relative error ${error}`); // f32 rounding through the layers
+      }
+    });
+  }
+}
+
+for (const [folder, model] of cases) {
+  for (const [way, change] of Object.entries({
+    "packed sequences": {},
+    "gradient checkpointing": { checkpointing: true },
+    "responses longer than the logits workspace": { groupRows: 32 },
+  })) {
+    test(`${folder}/${model}: sft loss and every gradient norm follow transformers in float64 (${way})`, async () => {
+      const { sft } = await expected(folder);
+      const got = await run(folder, model, change, "sft");
+      assert.equal(got.scoredTokens, sft.tokens);
+      assert.ok(Math.abs(got.loss - sft.loss) < 1e-6 * sft.loss, `loss ${got.loss}, ${sft.loss}`);
+      assert.deepEqual([...got.gradients.keys()].sort(), Object.keys(sft.grad_norms).sort());
+      for (const [name, norm] of Object.entries(sft.grad_norms)) {
+        const found = Math.hypot(...got.gradients.get(name)!);
+        // f32 rounding through the layers
+        assert.ok(Math.abs(found - norm) < 2e-5 * norm, `${name}: ${found}, expected ${norm}`);
       }
     });
   }
