@@ -75,14 +75,6 @@ std::string isa_name() {
       return "AVX";
     case dnnl::cpu_isa::avx2:
       return "AVX2";
-#if DNNL_VERSION_MAJOR >= 3
-    case dnnl::cpu_isa::avx2_vnni:
-      return "AVX2 with VNNI";
-    case dnnl::cpu_isa::avx2_vnni_2:
-      return "AVX2 with VNNI and bf16 conversion";
-    case dnnl::cpu_isa::avx512_core_fp16:
-      return "AVX-512 with bf16 and fp16";
-#endif
     case dnnl::cpu_isa::avx512_core:
       return "AVX-512";
     case dnnl::cpu_isa::avx512_core_vnni:
