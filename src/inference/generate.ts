@@ -1,4 +1,5 @@
 import type { PackedBatch } from "../data/types.js";
+import { DataError } from "../errors.js";
 import type { HeadGroup, ModelShape } from "../model/index.js";
 import type { Tensor } from "../native/index.js";
 import { checkIds } from "../train/examples.js";
@@ -43,6 +44,11 @@ export async function* generate(
 ): AsyncGenerator<number[]> {
   const where = options.where ?? ((row: number) => `row ${row}`);
   prompts.forEach((ids, row) => {
+    if (ids.length === 0) {
+      throw new DataError(`${where(row)}: the prompt is empty, expected at least one token`, {
+        hint: "begin the prompt with the tokenizer's BOS token, or leave the row out",
+      });
+    }
     checkIds(ids, source.shape.vocabSize, where(row));
   });
   const longest = prompts.reduce((most, ids) => Math.max(most, ids.length), 1);
