@@ -39,7 +39,6 @@ export function trainCommand(): Command {
     .addHelpText(
       "after",
       `
-Every recipe key can be replaced on the command line as --key value:
 ${recipeKeyHelp()}
 
 Example:

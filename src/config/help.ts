@@ -16,7 +16,7 @@ export function recipeKeys(): RecipeKey[] {
     return {
       key: toRecipeKey(name),
       description: field.description ?? "",
-      defaultValue: absent.success ? absent.data : undefined,
+      defaultValue: absent.success ? (absent.data ?? null) : undefined,
     };
   });
 }

@@ -15,11 +15,22 @@ const NEWLINE = 0x0a;
 /** JavaScript strings end at about 512 M characters; a larger file must be read line by line. */
 const MAX_JSON_BYTES = 500_000_000;
 
+async function* chunks(file: string): AsyncGenerator<Buffer> {
+  try {
+    yield* createReadStream(file, { highWaterMark: 1 << 20 }) as AsyncIterable<Buffer>;
+  } catch (cause) {
+    throw unreadable(file, cause as Error);
+  }
+}
+
+function unreadable(file: string, cause: Error): DataError {
+  return new DataError(`${file}: cannot be read: ${cause.message}`, { cause });
+}
+
 /** The lines of a UTF-8 file, cut at `\n` only: JSON strings may hold U+2028 and the like. */
 async function* lines(file: string): AsyncGenerator<Buffer> {
   let rest: Buffer[] = [];
-  const stream = createReadStream(file, { highWaterMark: 1 << 20 });
-  for await (const chunk of stream as AsyncIterable<Buffer>) {
+  for await (const chunk of chunks(file)) {
     let begin = 0;
     for (let end = chunk.indexOf(NEWLINE); end >= 0; end = chunk.indexOf(NEWLINE, begin)) {
       const tail = chunk.subarray(begin, end);
@@ -106,7 +117,9 @@ export async function countJsonl(file: string): Promise<number> {
  * objects one after the other (JSON Lines under the name `.json`, as Hugging Face tools write it).
  */
 export async function* readJson(file: string): AsyncGenerator<RawRow> {
-  const { size } = await stat(file);
+  const { size } = await stat(file).catch((cause: Error) => {
+    throw unreadable(file, cause);
+  });
   if (size > MAX_JSON_BYTES) {
     throw new DataError(`${file}: ${size} bytes are too many for one JSON text`, {
       hint: "write it as JSON Lines (.jsonl, one object per line), which is read line by line",
