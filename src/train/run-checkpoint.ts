@@ -17,6 +17,8 @@ export interface RunState {
   readonly format: 1;
   /** Optimizer steps done; with the seed they are the position in the data, too. */
   readonly step: number;
+  /** The last step whose evaluation is in the metrics; -1: none. */
+  readonly evaluatedStep: number;
   readonly seed: number;
   readonly shuffle: boolean;
   readonly examples: number;
@@ -96,7 +98,10 @@ export async function findCheckpoint(config: Config): Promise<Checkpoint | undef
 }
 
 /** @throws CheckpointError naming every setting that differs between the run and the checkpoint. */
-export function checkAgreement(checkpoint: Checkpoint, now: Omit<RunState, "step">): void {
+export function checkAgreement(
+  checkpoint: Checkpoint,
+  now: Omit<RunState, "step" | "evaluatedStep">,
+): void {
   const differences = (Object.keys(fixed) as (keyof typeof fixed)[])
     .filter((key) => checkpoint.state[key] !== now[key])
     .map((key) => `${fixed[key]} was ${checkpoint.state[key]} and is now ${now[key]}`);

@@ -72,7 +72,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     checkpoint?.state.maxTokens,
   );
   const { totalSteps, examplesPerStep, limits } = plan;
-  const run: Omit<RunState, "step"> = {
+  const run: Omit<RunState, "step" | "evaluatedStep"> = {
     format: 1,
     seed: config.seed,
     shuffle: config.shuffle,
@@ -131,7 +131,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     const epochsAfter = (step: number) =>
       step === 0 ? 0 : stepPosition(walk, step - 1).epochsDone;
     const endsEpoch = (step: number) => Number.isInteger(epochsAfter(step));
-    let evaluated = -1;
+    let evaluated = checkpoint?.state.evaluatedStep ?? -1;
     const runEvaluation = async (step: number) => {
       if (data.test.count === 0 || evaluated === step) return;
       const round = { maxTokens: limits.tokens, round: limits.stepExamples, stopped };
@@ -142,7 +142,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       reporter.eval(record);
     };
     const runSave = async (step: number) => {
-      const state = { ...run, step };
+      const state = { ...run, step, evaluatedStep: evaluated };
       const dir = await saveCheckpoint(session, state, trainerState.toJson(), source, config);
       await removeOldCheckpoints(config.outputDir, config.saveTotalLimit, dir);
     };
@@ -159,7 +159,16 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       reporter.step(record);
     };
 
-    if (config.evalOnStart && first === 0) await runEvaluation(0);
+    const due = (strategy: string, every: number, step: number) =>
+      strategy === "steps" ? step % every === 0 : strategy === "epoch" && endsEpoch(step);
+    const evaluationDue = (step: number) => {
+      if (step === 0) return config.evalOnStart;
+      const last = step === totalSteps && config.doEval;
+      return last || due(config.evalStrategy, config.evalSteps, step);
+    };
+
+    // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
+    if (evaluationDue(first)) await runEvaluation(first);
     let step = first;
     while (step < totalSteps && !stopped()) {
       const members = order(step);
@@ -181,23 +190,18 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       meter.end(responses);
       report(await meter.next()); // of the step before: this one is queued and runs on
 
-      const every = (strategy: string, steps: number) =>
-        strategy === "steps" ? step % steps === 0 : strategy === "epoch" && endsEpoch(step);
-      const evaluateNow = every(config.evalStrategy, config.evalSteps);
-      const saveNow = every(config.saveStrategy, config.saveSteps);
+      const evaluateNow = evaluationDue(step);
+      const saveNow = due(config.saveStrategy, config.saveSteps, step);
       if (evaluateNow || saveNow) report(await meter.flush());
       if (evaluateNow) await runEvaluation(step);
       if (saveNow && !stopped()) await runSave(step);
     }
     report(await meter.flush());
 
-    const interrupted = step < totalSteps;
-    if (interrupted) {
-      if (step > first) await runSave(step);
-    } else {
-      await saveModel(session, config.outputDir, source, config);
-      if (config.doEval) await runEvaluation(step);
-    }
+    const evaluationMissing = evaluationDue(step) && evaluated !== step && data.test.count > 0;
+    const interrupted = step < totalSteps || evaluationMissing;
+    if (!interrupted) await saveModel(session, config.outputDir, source, config);
+    else if (step > first) await runSave(step);
     const summary = { step, interrupted, seconds: (performance.now() - started) / 1e3 };
     reporter.end(summary);
     if (!interrupted) {
@@ -213,8 +217,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
 }
 
 /**
- * Makes output_dir ready. A run that starts anew moves checkpoints of an earlier run aside, so that a later
- * resume never mixes the two. Returns notices.
+ * Makes output_dir ready. Checkpoints beyond the step that the run starts from belong to an earlier run and
+ * are moved aside, so that a later resume never mixes the two. Returns notices.
  */
 async function prepareOutput(
   config: Config,
@@ -224,14 +228,15 @@ async function prepareOutput(
   try {
     await mkdir(outputDir, { recursive: true });
     await cleanTemporary(outputDir);
-    const earlier = checkpoint ? [] : await listCheckpoints(outputDir);
+    const from = checkpoint?.state.step ?? -1;
+    const earlier = (await listCheckpoints(outputDir)).filter(({ step }) => step > from);
     if (earlier.length === 0) return [];
     const aside = path.join(outputDir, `previous-${Date.now()}`);
     await mkdir(aside);
     for (const { dir } of earlier) await rename(dir, path.join(aside, path.basename(dir)));
     return [
       `${earlier.length} checkpoints of an earlier run were moved to ${aside}; ` +
-        "resume_from_checkpoint: true would have gone on from them",
+        "they stand beyond the step that this run starts from",
     ];
   } catch (cause) {
     throw new CheckpointError(`output_dir ${outputDir}: ${(cause as Error).message}`, {

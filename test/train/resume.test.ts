@@ -8,6 +8,7 @@ import {
   checkpointSteps,
   outputOf,
   runRecipe,
+  splitFolder,
   temporaryFolder,
   trajectory,
   weightBytes,
@@ -194,4 +195,53 @@ test("a run that starts anew moves earlier checkpoints aside, and says so", asyn
   assert.ok(
     notices.some((text) => /^3 checkpoints of an earlier run were moved to .*previous-/.test(text)),
   );
+});
+
+test("evaluations around a resume are made once each, whenever the run was stopped", async (t) => {
+  const folder = temporaryFolder(t);
+  const data = await splitFolder(folder, 5);
+  const evaluation = { doEval: true, evalOnStart: true, evalSteps: 4 } as const;
+  const save = { saveStrategy: "steps", saveSteps: 2 } as const;
+  const input = shuffled({ datasetMixer: { [data]: 1 }, ...evaluation, ...save });
+  const outputDir = path.join(folder, "run");
+  const whole = await runRecipe({ ...input, outputDir });
+  assert.deepEqual(
+    whole.evals.map(({ step }) => step),
+    [0, 4, 8, 10],
+  );
+  for (const step of [2, 4, 10]) {
+    const resumeFromCheckpoint = path.join(outputDir, `checkpoint-${step}`);
+    const again = await runRecipe({ ...input, outputDir, resumeFromCheckpoint });
+    assert.deepEqual(withoutTimes(again.records), withoutTimes(whole.records), `from ${step}`);
+  }
+  // Stopped as the evaluation after a step begins, the last one's included: it is made up for.
+  for (const stopAt of [4, 10]) {
+    const dir = path.join(folder, `stopped-${stopAt}`);
+    const interruption = new AbortController();
+    const watch = {
+      step: ({ step }: { step: number }) => (step === stopAt ? interruption.abort() : undefined),
+    };
+    const run = { ...input, outputDir: dir, resumeFromCheckpoint: true };
+    const { summary, evals } = await runRecipe(run, { watch, signal: interruption.signal });
+    assert.deepEqual([summary.interrupted, summary.step], [true, stopAt]);
+    assert.ok(evals.every(({ step }) => step < stopAt));
+    const { records } = await runRecipe(run);
+    assert.deepEqual(withoutTimes(records), withoutTimes(whole.records), `stopped at ${stopAt}`);
+  }
+});
+
+test("going back to an older checkpoint moves the newer ones aside", async (t) => {
+  const outputDir = temporaryFolder(t);
+  const save = { saveStrategy: "steps", saveSteps: 2 } as const;
+  const input = { ...shuffled({ ...save, maxSteps: 8 }), outputDir };
+  const whole = await runRecipe(input);
+  const interruption = new AbortController();
+  const { notices } = await runRecipe(
+    { ...input, resumeFromCheckpoint: path.join(outputDir, "checkpoint-2") },
+    { watch: { step: () => interruption.abort() }, signal: interruption.signal },
+  );
+  assert.ok(notices.some((text) => /^3 checkpoints of an earlier run were moved to/.test(text)));
+  // Else the next run would go on from the old checkpoint-8, and metrics.jsonl would have a gap.
+  const again = await runRecipe({ ...input, resumeFromCheckpoint: true });
+  assert.deepEqual(withoutTimes(again.records), withoutTimes(whole.records));
 });
