@@ -247,6 +247,21 @@ Napi::Value finish(const Napi::CallbackInfo& info) {
   });
 }
 
+// take_profile(stream): [{op, calls, seconds}] since the last call.
+Napi::Value take_profile(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Napi::Array lines = Napi::Array::New(info.Env());
+    for (const OpTime& time : stream(info).stream().take_profile()) {
+      Napi::Object line = Napi::Object::New(info.Env());
+      line.Set("op", time.op);
+      line.Set("calls", static_cast<double>(time.calls));
+      line.Set("seconds", time.seconds);
+      lines.Set(lines.Length(), line);
+    }
+    return lines;
+  });
+}
+
 Napi::Value set_error_classes(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
   environment.contract_error = Napi::Persistent(info[0].As<Napi::Function>());
@@ -293,6 +308,7 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("write", write);
   add("read", read);
   add("finish", finish);
+  add("takeProfile", take_profile);
 }
 
 }  // namespace simper::addon

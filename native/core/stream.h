@@ -5,6 +5,7 @@
 #include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "core/device.h"
 
@@ -56,6 +57,13 @@ class Command {
   void (*move_)(void* self, void* to) = nullptr;  // moves to `to` (or just destroys)
 };
 
+// Time an op has taken on a stream so far.
+struct OpTime {
+  const char* op;
+  int64_t calls;
+  double seconds;
+};
+
 // An ordered queue of work on a device. Enqueueing never waits. The first exception is kept, later
 // ops are skipped, and the next `finish` reports and clears it, like a sticky CUDA error.
 class Stream {
@@ -67,6 +75,8 @@ class Stream {
   // error; `error` is null, or the first exception since the last `finish`. A stream that is
   // destroyed first calls `done` with a DeviceError.
   virtual void finish(std::function<void(std::exception_ptr error)> done) = 0;
+  // Where the stream's time went since it was opened or last asked, in no particular order.
+  virtual std::vector<OpTime> take_profile() = 0;
 };
 
 }  // namespace simper

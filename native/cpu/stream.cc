@@ -2,6 +2,9 @@
 
 #include <omp.h>
 
+#include <algorithm>
+#include <chrono>
+
 #include "core/error.h"
 #include "cpu/context.h"
 
@@ -68,13 +71,26 @@ void CpuStream::work(int threads) {
 void CpuStream::run(Entry& entry, Context& context) {
   if (entry.op == nullptr) return entry.done(std::exchange(error_, nullptr));
   if (error_) return;
+  const auto start = std::chrono::steady_clock::now();
   try {
     entry.command(context);
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
+    std::lock_guard lock(profile_mutex_);
+    const auto known = std::find_if(profile_.begin(), profile_.end(),
+                                    [&](const OpTime& time) { return time.op == entry.op; });
+    OpTime& time = known != profile_.end() ? *known : profile_.emplace_back(OpTime{entry.op, 0, 0});
+    ++time.calls;
+    time.seconds += taken.count();
   } catch (const ContractError&) {
     error_ = std::current_exception();  // its message names the op already
   } catch (const std::exception& error) {
     error_ = std::make_exception_ptr(DeviceError(std::string(entry.op) + ": " + error.what()));
   }
+}
+
+std::vector<OpTime> CpuStream::take_profile() {
+  std::lock_guard lock(profile_mutex_);
+  return std::exchange(profile_, {});
 }
 
 }  // namespace simper::cpu

@@ -17,6 +17,7 @@ class CpuStream final : public Stream {
 
   void enqueue(const char* op, Command command) override;
   void finish(std::function<void(std::exception_ptr)> done) override;
+  std::vector<OpTime> take_profile() override;
 
  private:
   struct Entry {
@@ -35,6 +36,8 @@ class CpuStream final : public Stream {
   std::size_t head_ = 0, count_ = 0;
   bool stop_ = false;
   std::exception_ptr error_;  // worker only
+  std::mutex profile_mutex_;
+  std::vector<OpTime> profile_;  // a few dozen names: found by a walk over pointers
   std::thread worker_;
 };
 

@@ -1,6 +1,6 @@
 export { Arena, alignedBytes } from "./arena.js";
 export { DEVICE_NAMES, Device, type DeviceName, openDevice, requireDevice } from "./device.js";
-export { type AddonInfo, addonInfo } from "./load.js";
+export { type AddonInfo, addonInfo, type OpTime } from "./load.js";
 export { MATMUL_FORMS, type MatmulForm, type Ops, opMethod } from "./ops.js";
 export { Stream } from "./stream.js";
 export {

@@ -28,8 +28,17 @@ export interface Addon {
   write(stream: number, tensor: number, array: ArrayBufferView): void;
   read(stream: number, tensor: number, array: ArrayBufferView): Promise<void>;
   finish(stream: number): Promise<void>;
+  takeProfile(stream: number): OpTime[];
   info(): Omit<AddonInfo, "path">;
   readonly ops: Readonly<Record<string, (stream: number, ...args: number[]) => void>>;
+}
+
+/** Time that an op has taken on a stream. */
+export interface OpTime {
+  /** Name in the op table, or `write`, `read`. */
+  readonly op: string;
+  readonly calls: number;
+  readonly seconds: number;
 }
 
 /** What this build of the addon can use on this machine. */

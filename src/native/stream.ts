@@ -1,4 +1,4 @@
-import { loadAddon } from "./load.js";
+import { loadAddon, type OpTime } from "./load.js";
 import { MATMUL_FORMS, type MatmulForm, type OpName, type Ops, opMethod } from "./ops.js";
 import { type HostArray, hostArray, Tensor } from "./tensor.js";
 
@@ -42,6 +42,11 @@ export class Stream {
   /** Resolves once everything enqueued so far has run. @throws the first failure since the last wait. */
   done(): Promise<void> {
     return loadAddon().finish(this.id);
+  }
+
+  /** Where the time went since the stream was opened or last asked: what has run so far, by op. */
+  takeProfile(): OpTime[] {
+    return loadAddon().takeProfile(this.id);
   }
 
   /** Drops what has not started, waits for what has, and joins the thread. */
