@@ -1,0 +1,32 @@
+import type { Config } from "../config/schema.js";
+import { stepPosition } from "../data/order.js";
+
+/** When things happen in a run: a pure function of the recipe and the number of examples. */
+export interface Milestones {
+  /** Epochs done after `step` optimizer steps: 1.5 is half-way through the second. */
+  epochsAfter(step: number): number;
+  /** Whether the test split is evaluated after `step` (0: before the first one). */
+  evaluationDue(step: number): boolean;
+  /** Whether a checkpoint is written after `step`. */
+  saveDue(step: number): boolean;
+}
+
+export function createMilestones(
+  config: Config,
+  run: { readonly count: number; readonly perStep: number; readonly totalSteps: number },
+): Milestones {
+  const epochsAfter = (step: number) => (step === 0 ? 0 : stepPosition(run, step - 1).epochsDone);
+  const due = (strategy: "no" | "steps" | "epoch", every: number, step: number) =>
+    strategy === "steps"
+      ? step % every === 0
+      : strategy === "epoch" && Number.isInteger(epochsAfter(step));
+  return {
+    epochsAfter,
+    evaluationDue: (step) => {
+      if (!config.doEval) return false;
+      if (step === 0) return config.evalOnStart;
+      return step === run.totalSteps || due(config.evalStrategy, config.evalSteps, step);
+    },
+    saveDue: (step) => due(config.saveStrategy, config.saveSteps, step),
+  };
+}

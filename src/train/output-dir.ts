@@ -1,0 +1,45 @@
+import { mkdir, rename, rm } from "node:fs/promises";
+import path from "node:path";
+import { cleanTemporary } from "../checkpoint/files.js";
+import { CheckpointError } from "../errors.js";
+import { listCheckpoints } from "./run-checkpoint.js";
+
+/**
+ * Makes output_dir ready for a run that starts after `step` (-1: anew). Checkpoints beyond it belong to an
+ * earlier run and are moved aside, so that a later resume never mixes the two. Returns notices.
+ *
+ * @throws CheckpointError when the folder cannot be written.
+ */
+export async function prepareOutputDir(outputDir: string, step: number): Promise<string[]> {
+  try {
+    await mkdir(outputDir, { recursive: true });
+    await cleanTemporary(outputDir);
+    const earlier = (await listCheckpoints(outputDir)).filter((found) => found.step > step);
+    if (earlier.length === 0) return [];
+    const aside = path.join(outputDir, `previous-${Date.now()}`);
+    await mkdir(aside);
+    for (const { dir } of earlier) await rename(dir, path.join(aside, path.basename(dir)));
+    return [
+      `${earlier.length} checkpoints of an earlier run were moved to ${aside}; ` +
+        "they stand beyond the step that this run starts from",
+    ];
+  } catch (cause) {
+    throw new CheckpointError(`output_dir ${outputDir}: ${(cause as Error).message}`, {
+      hint: "choose a folder that can be written to",
+      cause,
+    });
+  }
+}
+
+/** Keeps the newest `limit` checkpoints and always the one just written; null keeps all. */
+export async function removeOldCheckpoints(
+  outputDir: string,
+  limit: number | null,
+  justWritten: string,
+): Promise<void> {
+  if (limit === null) return;
+  const checkpoints = await listCheckpoints(outputDir);
+  for (const { dir } of checkpoints.slice(0, Math.max(0, checkpoints.length - limit))) {
+    if (dir !== justWritten) await rm(dir, { recursive: true, force: true });
+  }
+}
