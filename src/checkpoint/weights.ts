@@ -71,9 +71,13 @@ export class WeightMover {
     folder: string,
     sources: readonly StoredTensor[],
     dtype: DType,
+    maxShardBytes = 5e9,
   ): Promise<{ files: string[]; index: object | undefined }> {
     const byName = new Map(sources.map((source) => [source.name, source]));
-    const plan = planShards(sources.map((source) => entry(source, dtype)));
+    const plan = planShards(
+      sources.map((source) => entry(source, dtype)),
+      maxShardBytes,
+    );
     const files: string[] = [];
     for (const shard of plan.shards) {
       const file = path.join(folder, shard.file);

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
@@ -18,10 +18,18 @@ function folder(t: TestContext): string {
 const size = { tokens: 16, sequences: 1, positions: 16 };
 
 /** Loads a model directory and writes its weights into `to`. */
-async function saveAs(from: string, to: string, bf16: boolean, dtype: "f32" | "bf16") {
+async function saveAs(
+  from: string,
+  to: string,
+  bf16: boolean,
+  dtype: "f32" | "bf16",
+  maxShardBytes?: number,
+) {
   const session = await openModel(await readModel(from), size, { device: "cpu", bf16 });
   try {
-    return await session.withMover((mover) => mover.save(to, session.weights(), dtype));
+    return await session.withMover((mover) =>
+      mover.save(to, session.weights(), dtype, maxShardBytes),
+    );
   } finally {
     session.dispose();
   }
@@ -63,6 +71,19 @@ test("f32 weights are rounded to the nearest bf16, ties to even", async (t) => {
     const nearest = bits.map((word) => ((word + 0x7fff + ((word >>> 16) & 1)) & 0xffff0000) >>> 0);
     assert.deepEqual(new Uint32Array(values.buffer), nearest, name);
   }
+});
+
+test("a model above the shard limit is saved in shards with an index that loads", async (t) => {
+  const from = fixture("model", "llama-gqa", "model");
+  const to = folder(t);
+  const { files, index } = await saveAs(from, to, false, "f32", 100_000);
+  assert.ok(files.length > 1);
+  assert.ok(files.every((file) => /model-\d{5}-of-\d{5}\.safetensors$/.test(file)));
+  writeFileSync(path.join(to, "model.safetensors.index.json"), JSON.stringify(index));
+  const before = await readTensors(from);
+  const after = await readTensors(to);
+  assert.deepEqual([...after.keys()].sort(), [...before.keys()].sort());
+  for (const [name, { values }] of before) assert.deepEqual(after.get(name)!.values, values, name);
 });
 
 test("a model that is larger than the staging memory is moved in pieces", async (t) => {
