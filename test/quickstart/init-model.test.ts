@@ -24,7 +24,7 @@ test("init: the trained model stays below 6 MB in bf16, and no tensor of a tied 
   const weights = initialWeights();
   const parameters = [...weights.values()].reduce((sum, { data }) => sum + data.length, 0);
   assert.ok(2 * parameters < 6e6, `${parameters} parameters`);
-  assert.equal(weights.size, 2 + 9 * Number(config["num_hidden_layers"]));
+  assert.equal(weights.size, 2 + 9 * Number(config.num_hidden_layers));
 });
 
 test("init: a safetensors file holds each tensor where its header says", () => {

@@ -17,7 +17,7 @@ interface Header {
 function readHeader(file: Buffer): Header {
   const length = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.toString("utf8", 8, 8 + length)) as Header;
-  delete header["__metadata__"];
+  delete header.__metadata__;
   return header;
 }
 
