@@ -24,7 +24,7 @@ export function createConsoleReporter(options: ConsoleOptions = {}): Reporter {
     write = (text) => void stderr.write(text),
     live = stderr.isTTY === true && !env.CI,
     color = live && !env.NO_COLOR && env.TERM !== "dumb",
-    columns = () => stderr.columns ?? 80,
+    columns = () => stderr.columns || 80, // 0: a terminal that does not say
   } = options;
   const paint = (style: keyof typeof sgr, text: string): string =>
     color ? `\x1b[${sgr[style]}m${text}\x1b[0m` : text;
