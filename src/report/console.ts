@@ -50,15 +50,16 @@ export function createConsoleReporter(options: ConsoleOptions = {}): Reporter {
       window.add(record);
       const eta = `ETA ${formatSeconds(pace.seconds() * (total - record.step))}`;
       if (live) {
-        const line = `${summary(record, total)} · ${eta}`;
-        drawn = fit(line, columns() - 1);
+        // Single spaces and short rates: all of it fits into 80 columns.
+        const line = [...summary(record, total, compact), eta].join(" ");
+        drawn = fit(line.replace(/^step /, ""), columns() - 1);
         write(clear + drawn);
       }
       if (record.step % run!.loggingSteps === 0 || record.step === total) {
         const mean = window.take();
         if (!live) {
           const detail = `lr ${short(record.learning_rate)} · grad ${short(record.grad_norm)}`;
-          print(`${summary(mean, total)} · ${detail} · ${eta}`);
+          print([...summary(mean, total, whole), detail, eta].join(" · "));
         }
       }
     },
@@ -77,16 +78,27 @@ export function createConsoleReporter(options: ConsoleOptions = {}): Reporter {
   };
 }
 
-/** `step 12/477 · loss -0.0123 · acc 0.63 · margin 0.041 · 1234 tok/s · 5.1 pairs/s`, as far as known. */
-function summary(record: StepRecord, total: number): string {
+/** `step 12/477`, `loss -0.0123`, `acc 0.63`, `margin 0.041`, `1234 tok/s`, `5.1 pairs/s`, as far as known. */
+function summary(record: StepRecord, total: number, rate: (n: number) => string): string[] {
   const parts = [`step ${record.step}/${total}`, `loss ${fixed(record.loss)}`];
   const accuracy = record["rewards/accuracies"];
   const margin = record["rewards/margins"];
   if (accuracy !== undefined) parts.push(`acc ${accuracy.toFixed(2)}`);
   if (margin !== undefined) parts.push(`margin ${fixed(margin)}`);
-  parts.push(`${Math.round(record.tokens_per_second)} tok/s`);
-  if (accuracy !== undefined) parts.push(`${record.pairs_per_second.toFixed(1)} pairs/s`);
-  return parts.join(" · ");
+  parts.push(`${rate(Math.round(record.tokens_per_second))} tok/s`);
+  if (accuracy !== undefined) {
+    const pairs = record.pairs_per_second;
+    parts.push(`${pairs < 100 ? pairs.toFixed(1) : rate(Math.round(pairs))} pairs/s`);
+  }
+  return parts;
+}
+
+const whole = String;
+
+/** `987`, `53.4k`, `1.2M`. */
+function compact(n: number): string {
+  if (n < 1e4) return String(n);
+  return n < 1e6 ? `${(n / 1e3).toFixed(1)}k` : `${(n / 1e6).toFixed(1)}M`;
 }
 
 function evaluation(record: EvalRecord): string {

@@ -252,13 +252,22 @@ test("on a terminal one line is redrawn, and other lines do not break it", () =>
   reporter.step(record(4));
   reporter.step(record(5));
   const live = text().split("\r\x1b[K").at(-1)!;
-  assert.match(live, /^step 5\/10 · loss -0\.0500 · acc 1\.00 · margin/);
+  assert.match(live, /^5\/10 loss -0\.0500 acc 1\.00 margin/);
   assert.equal(live.length, 49); // never wraps
   assert.ok(live.endsWith("…"));
   reporter.notice("careful");
   assert.ok(text().endsWith(`\r\x1b[Kcareful\n${live}`));
   reporter.end({ step: 5, interrupted: true, seconds: 3 });
   assert.ok(text().endsWith("…\nstopped after step 5 in 3s\n"));
+});
+
+test("the whole live line fits into 80 columns, late in a long and fast run too", () => {
+  const { reporter, text } = capture({ live: true, columns: 80 });
+  reporter.start({ ...run("out"), totalSteps: 12_000 });
+  const rates = { tokens_per_second: 1_234_567, pairs_per_second: 1234, step_time: 100 };
+  reporter.step({ ...record(1000), ...rates });
+  const live = text().split("\r\x1b[K").at(-1)!;
+  assert.match(live, /^1000\/12000 loss .* 1\.2M tok\/s 1234 pairs\/s ETA \d+d\d\dh$/);
 });
 
 test("colours only where asked for; a loss without pairs shows no pair metrics", () => {
