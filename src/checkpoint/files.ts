@@ -1,7 +1,7 @@
-import { readFileSync } from "node:fs";
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { CheckpointError, SimperError } from "../errors.js";
+import { isRunning, startTime } from "./process.js";
 
 /**
  * Atomic files and folders: everything is written under a temporary name in the same folder, forced to
@@ -110,7 +110,7 @@ export async function cleanTemporary(folder: string): Promise<string[]> {
     if (match === null) continue;
     const pid = Number(match[1]);
     const own = pid === process.pid && startTime(pid) === match[2];
-    const alive = own ? active.has(path.join(folder, entry)) : startTime(pid) === match[2];
+    const alive = own ? active.has(path.join(folder, entry)) : isRunning(pid, match[2]!);
     if (alive) continue;
     await rm(path.join(folder, entry), { recursive: true, force: true });
     removed.push(entry);
@@ -133,17 +133,6 @@ export function writeError(target: string, error: unknown): Error {
   };
   const [why, hint] = known[code ?? ""] ?? [message ?? String(error), undefined];
   return new CheckpointError(`${target}: cannot be written: ${why}`, { hint, cause: error });
-}
-
-/** Start of a process in clock ticks since boot, which tells a reused pid from the old one. */
-function startTime(pid: number): string {
-  try {
-    // Field 22; the second field is the command in parentheses and may hold spaces.
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "0";
-  } catch {
-    return "0";
-  }
 }
 
 /** Forces a file's content, or a folder's list of names, to disk. */

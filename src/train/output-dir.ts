@@ -1,8 +1,20 @@
 import { mkdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { cleanTemporary } from "../checkpoint/files.js";
-import { CheckpointError } from "../errors.js";
+import { type FolderLock, lockFolder } from "../checkpoint/lock.js";
+import { CheckpointError, SimperError } from "../errors.js";
 import { listCheckpoints } from "./run-checkpoint.js";
+
+/**
+ * Creates output_dir where it is not there and keeps other runs out of it until the lock is released.
+ *
+ * @throws CheckpointError when another run holds the folder, or it cannot be written.
+ */
+export async function lockOutputDir(outputDir: string): Promise<FolderLock> {
+  return lockFolder(outputDir).catch((cause) => {
+    throw unwritable(outputDir, cause);
+  });
+}
 
 /**
  * Makes output_dir ready for a run that starts after `step` (-1: anew). Checkpoints beyond it belong to an
@@ -12,7 +24,6 @@ import { listCheckpoints } from "./run-checkpoint.js";
  */
 export async function prepareOutputDir(outputDir: string, step: number): Promise<string[]> {
   try {
-    await mkdir(outputDir, { recursive: true });
     await cleanTemporary(outputDir);
     const earlier = (await listCheckpoints(outputDir)).filter((found) => found.step > step);
     if (earlier.length === 0) return [];
@@ -24,11 +35,16 @@ export async function prepareOutputDir(outputDir: string, step: number): Promise
         "they stand beyond the step that this run starts from",
     ];
   } catch (cause) {
-    throw new CheckpointError(`output_dir ${outputDir}: ${(cause as Error).message}`, {
-      hint: "choose a folder that can be written to",
-      cause,
-    });
+    throw unwritable(outputDir, cause);
   }
+}
+
+function unwritable(outputDir: string, cause: unknown): SimperError {
+  if (cause instanceof SimperError) return cause;
+  return new CheckpointError(`output_dir ${outputDir}: ${(cause as Error).message}`, {
+    hint: "choose a folder that can be written to",
+    cause,
+  });
 }
 
 /** Keeps the newest `limit` checkpoints and always the one just written; null keeps all. */

@@ -1,18 +1,22 @@
 import path from "node:path";
 import { writeFileAtomic } from "../checkpoint/files.js";
-import { readConfigFile } from "../checkpoint/model-directory.js";
+import { type ConfigFile, readConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
+import { ConfigError } from "../errors.js";
+import { type Loss, losses } from "../loss/index.js";
 import { readModelShape } from "../model/index.js";
 import { type DeviceName, requireDevice } from "../native/index.js";
 import {
   combineReporters,
   createTrainerState,
+  type EvalRecord,
   type Reporter,
   type RunSummary,
+  type StepRecord,
 } from "../report/index.js";
 import { loadExamples } from "./examples.js";
 import { loadModel, resolveModelDir } from "./model-source.js";
-import { prepareOutputDir } from "./output-dir.js";
+import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { modelBlocks, planRun } from "./plan.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
 import { Session } from "./session.js";
@@ -28,8 +32,14 @@ export interface TrainOptions {
   readonly threads?: number;
   /** Told of every step, evaluation and notice. */
   readonly reporters?: readonly Reporter[];
+  /** Called with the record of every optimizer step. What it throws ends the run. */
+  readonly onStep?: (record: StepRecord) => void;
+  /** Called with the record of every evaluation. What it throws ends the run. */
+  readonly onEval?: (record: EvalRecord) => void;
   /** When aborted, the run finishes the current step, saves a checkpoint and returns. */
   readonly signal?: AbortSignal;
+  /** Trains with this loss; the recipe's `loss_type` then only says what the data are: pairs, or text for `sft`. */
+  readonly loss?: Loss;
 }
 
 /**
@@ -41,10 +51,26 @@ export interface TrainOptions {
  * await train({ config, baseDir, reporters: [createConsoleReporter()] });
  */
 export async function train(options: TrainOptions): Promise<RunSummary> {
-  const { config, baseDir = ".", device = "auto", threads, signal } = options;
+  const { config, baseDir = ".", device = "auto" } = options;
   requireDevice(device); // before minutes of tokenizing
+  const loss = options.loss ?? losses[config.lossType];
+  checkExamples(loss, config);
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
   const source = await readConfigFile(modelDir);
+  const lock = await lockOutputDir(config.outputDir);
+  try {
+    return await trainLocked(options, modelDir, source);
+  } finally {
+    lock.release();
+  }
+}
+
+async function trainLocked(
+  options: TrainOptions,
+  modelDir: string,
+  source: ConfigFile,
+): Promise<RunSummary> {
+  const { config, baseDir = ".", device = "auto", threads, signal } = options;
   const shape = readModelShape(source);
   const checkpoint = await findCheckpoint(config);
   const dataOptions = { modelDir, baseDir, needTest: config.doEval };
@@ -57,7 +83,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     shuffle: config.shuffle,
     examples: data.train.count,
     examplesPerStep: plan.examplesPerStep,
-    lossType: config.lossType,
+    lossType: loss.name,
     bf16: config.bf16,
     prefixSharing: config.prefixSharing,
     maxTokens: plan.limits.tokens,
@@ -81,7 +107,9 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     else await loadModel(session, modelDir, shape.tiedEmbeddings);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
     const trainerState = createTrainerState(checkpoint?.trainerState);
-    const reporter = combineReporters([...(options.reporters ?? []), trainerState]);
+    const callbacks = { step: options.onStep ?? ignore, eval: options.onEval ?? ignore };
+    const own = { start: ignore, notice: ignore, end: ignore, ...callbacks };
+    const reporter = combineReporters([...(options.reporters ?? []), trainerState, own]);
     reporter.start({
       runName: config.runName,
       outputDir: config.outputDir,
@@ -101,6 +129,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       source,
       data,
       plan,
+      loss,
       settings,
       session,
       reporter,
@@ -120,3 +149,16 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
     session.dispose();
   }
 }
+
+/** Data are loaded and memory is planned by the recipe's loss_type, so a given loss has to fit it. */
+function checkExamples(loss: Loss, config: Config): void {
+  const { examples } = losses[config.lossType];
+  if (loss.examples === examples) return;
+  const lossType = loss.examples === "pairs" ? "SimPER" : "sft";
+  throw new ConfigError(
+    `loss "${loss.name}" trains on ${loss.examples}, and loss_type ${config.lossType} prepares ${examples}`,
+    { hint: `set loss_type: ${lossType} in the recipe that goes with this loss` },
+  );
+}
+
+function ignore(): void {}
