@@ -2,6 +2,7 @@ import type { Loss } from "./loss.js";
 
 /** Next-token cross-entropy, the mean over the scored tokens of an optimizer step. */
 export const sft: Loss = {
+  name: "sft",
   examples: "sequences",
   scale: ({ scoredTokens }) => 1 / scoredTokens,
   reduce: (s, mean, loss, coefficient, logp, responses, scale) =>

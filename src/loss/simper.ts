@@ -5,6 +5,7 @@ import type { Loss } from "./loss.js";
  * pairs of an optimizer step. No reference model, no hyper-parameters. [Xiao et al. 2025, eq. 4]
  */
 export const simper: Loss = {
+  name: "SimPER",
   examples: "pairs",
   scale: ({ examples }) => 1 / examples,
   reduce: (s, mean, loss, coefficient, logp, responses, scale) =>

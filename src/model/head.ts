@@ -34,9 +34,15 @@ export interface ScoredRows {
 
 /**
  * Cuts the scored rows into groups of whole responses of at most `maxRows` rows; a longer response is a group
- * of its own and takes two passes. `tokens` is the padded token count of the micro-batch.
+ * of its own and takes two passes. `tokens` is the padded token count of the micro-batch. `together`
+ * responses in a row (2: the responses of a pair) are never parted.
  */
-export function planHead(batch: ScoredRows, tokens: number, maxRows: number): HeadPlan {
+export function planHead(
+  batch: ScoredRows,
+  tokens: number,
+  maxRows: number,
+  together = 1,
+): HeadPlan {
   const count = batch.responses.length / 3;
   const groups: HeadGroup[] = [];
   const responses = new Int32Array(batch.responses);
@@ -46,16 +52,20 @@ export function planHead(batch: ScoredRows, tokens: number, maxRows: number): He
     const begin = rows.length;
     let next = first;
     do {
-      const from = batch.responses[3 * next]!;
-      const to = batch.responses[3 * next + 1]!;
-      responses[3 * next] = rows.length;
-      responses[3 * next + 1] = rows.length + to - from;
-      for (let n = from; n < to; n++) {
-        rows.push(batch.scoredRows[n]!);
-        labels.push(batch.scoredLabels[n]!);
+      for (const end = next + together; next < end; next++) {
+        const from = batch.responses[3 * next]!;
+        const to = batch.responses[3 * next + 1]!;
+        responses[3 * next] = rows.length;
+        responses[3 * next + 1] = rows.length + to - from;
+        for (let n = from; n < to; n++) {
+          rows.push(batch.scoredRows[n]!);
+          labels.push(batch.scoredLabels[n]!);
+        }
       }
-      next++;
-    } while (next < count && rows.length - begin + length(batch.responses, next) <= maxRows);
+    } while (
+      next < count &&
+      rows.length - begin + length(batch.responses, next, together) <= maxRows
+    );
     while ((rows.length - begin) % GROUP_BUCKET !== 0) {
       rows.push(-1);
       labels.push(-1);
@@ -83,8 +93,11 @@ export function maxHeadRows(scored: number, responses: number): number {
   return scored + responses * (GROUP_BUCKET - 1);
 }
 
-function length(responses: Int32Array, r: number): number {
-  return responses[3 * r + 1]! - responses[3 * r]!;
+/** Rows of `together` responses from `r` on. */
+function length(responses: Int32Array, r: number, together: number): number {
+  let rows = 0;
+  for (let i = r; i < r + together; i++) rows += responses[3 * i + 1]! - responses[3 * i]!;
+  return rows;
 }
 
 function invert(rows: Int32Array, tokens: number): Int32Array {

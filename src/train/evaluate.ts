@@ -30,7 +30,7 @@ export async function evaluate(
     const members = Int32Array.from({ length: count }, (_, i) => begin + i);
     let responses = 0;
     for (const batch of examples.pack(members, options.maxTokens)) {
-      session.pass.evaluate(batch, { loss, scale }, responses);
+      await session.pass.evaluate(batch, { loss, scale }, responses);
       responses += batch.responses.length / 3;
     }
     const results = await session.readResponses(responses);

@@ -31,8 +31,8 @@ export interface StepLoss {
 }
 
 /**
- * The walk over the layers: one micro-batch forward, and backward when training. It enqueues work and never
- * waits; gradients accumulate in the store, means and losses of the responses in `means` and `losses`.
+ * The walk over the layers: one micro-batch forward, and backward when training. It enqueues work and waits
+ * for nothing but a loss that waits itself; one walk at a time. Gradients accumulate in the store, means and losses of the responses in `means` and `losses`.
  */
 export class Pass {
   readonly #s: Stream;
@@ -123,21 +123,21 @@ export class Pass {
    * Forward and backward of one micro-batch. Means and losses of its responses go to rows
    * `[firstResponse, …)` of the step's buffers.
    */
-  train(batch: PackedBatch, step: StepLoss, firstResponse: number): void {
-    const plan = this.#begin(batch);
+  async train(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
+    const plan = this.#begin(batch, step.loss);
     this.#embed();
     this.#blocksUp();
     const edge = this.#finalNorm();
-    this.#head(plan, edge, step, firstResponse, true);
+    await this.#head(plan, edge, step, firstResponse, true);
     this.#backward(edge);
   }
 
   /** Forward only: means and losses as in {@link train}. */
-  evaluate(batch: PackedBatch, step: StepLoss, firstResponse: number): void {
-    const plan = this.#begin(batch);
+  async evaluate(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
+    const plan = this.#begin(batch, step.loss);
     this.#embed();
     this.#blocksUp();
-    this.#head(plan, this.#finalNorm(), step, firstResponse, false);
+    await this.#head(plan, this.#finalNorm(), step, firstResponse, false);
   }
 
   /** Forward only: log-probabilities of the scored rows, in the order of `batch.scoredRows`. */
@@ -187,12 +187,13 @@ export class Pass {
   // ---- the steps of the walk ---------------------------------------------------------------------------
 
   /** Uploads the micro-batch, its token count rounded up to the bucket, and points the windows at it. */
-  #begin(batch: PackedBatch): HeadPlan {
+  #begin(batch: PackedBatch, loss?: Loss): HeadPlan {
     const bucket = tokenBucket(this.#limits.tokens);
     const T = Math.min(Math.ceil(batch.tokens.length / bucket) * bucket, this.#limits.tokens);
     if (T !== this.#tokens) for (const window of this.#perToken) window.set(0, T);
     this.#tokens = T;
-    const plan = planHead(batch, T, this.#limits.groupRows);
+    const together = loss?.wholePairs ? 2 : 1;
+    const plan = planHead(batch, T, this.#limits.groupRows, together);
     this.#upload("tokens", padTo(batch.tokens, T));
     this.#upload("positions", padTo(batch.positions, T));
     this.#upload("segments", batch.segments, 4);
@@ -266,20 +267,20 @@ export class Pass {
   }
 
   /** LM head, log-probabilities and loss by groups of whole responses; with `backward`, d scored and dW too. */
-  #head(
+  async #head(
     plan: HeadPlan,
     edge: LlamaEdge,
     step: StepLoss,
     firstResponse: number,
     backward: boolean,
-  ): void {
+  ): Promise<void> {
     this.#gather(plan);
     const n = plan.rows.length;
     this.#s.fill(this.#w.coefficient!.set(0, n), 0); // padding rows belong to no response
     for (const group of plan.groups) {
       const fits = group.rows <= this.#limits.groupRows;
       this.#forEachPart(group, () => this.#logProbs(edge));
-      step.loss.reduce(
+      const waiting = step.loss.reduce(
         this.#s,
         this.#w.means!.set(firstResponse + group.firstResponse, group.responses),
         this.#w.losses!.set(firstResponse + group.firstResponse, group.responses),
@@ -288,6 +289,7 @@ export class Pass {
         this.#w.responses!.set(group.firstResponse, group.responses),
         step.scale,
       );
+      if (waiting) await waiting;
       if (!backward) continue;
       this.#forEachPart(group, () => {
         // A response longer than the workspace computes its logits a second time.

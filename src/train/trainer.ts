@@ -53,8 +53,7 @@ export interface TrainOptions {
 export async function train(options: TrainOptions): Promise<RunSummary> {
   const { config, baseDir = ".", device = "auto" } = options;
   requireDevice(device); // before minutes of tokenizing
-  const loss = options.loss ?? losses[config.lossType];
-  checkExamples(loss, config);
+  chooseLoss(options.loss, config);
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
   const source = await readConfigFile(modelDir);
   const lock = await lockOutputDir(config.outputDir);
@@ -71,6 +70,7 @@ async function trainLocked(
   source: ConfigFile,
 ): Promise<RunSummary> {
   const { config, baseDir = ".", device = "auto", threads, signal } = options;
+  const loss = chooseLoss(options.loss, config);
   const shape = readModelShape(source);
   const checkpoint = await findCheckpoint(config);
   const dataOptions = { modelDir, baseDir, needTest: config.doEval };
@@ -107,8 +107,13 @@ async function trainLocked(
     else await loadModel(session, modelDir, shape.tiedEmbeddings);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
     const trainerState = createTrainerState(checkpoint?.trainerState);
-    const callbacks = { step: options.onStep ?? ignore, eval: options.onEval ?? ignore };
-    const own = { start: ignore, notice: ignore, end: ignore, ...callbacks };
+    const own = {
+      start: ignore,
+      step: options.onStep ?? ignore,
+      eval: options.onEval ?? ignore,
+      notice: ignore,
+      end: ignore,
+    };
     const reporter = combineReporters([...(options.reporters ?? []), trainerState, own]);
     reporter.start({
       runName: config.runName,
@@ -151,12 +156,12 @@ async function trainLocked(
 }
 
 /** Data are loaded and memory is planned by the recipe's loss_type, so a given loss has to fit it. */
-function checkExamples(loss: Loss, config: Config): void {
-  const { examples } = losses[config.lossType];
-  if (loss.examples === examples) return;
-  const lossType = loss.examples === "pairs" ? "SimPER" : "sft";
+function chooseLoss(given: Loss | undefined, config: Config): Loss {
+  const named = losses[config.lossType];
+  if (given === undefined || given.examples === named.examples) return given ?? named;
+  const lossType = given.examples === "pairs" ? "SimPER" : "sft";
   throw new ConfigError(
-    `loss "${loss.name}" trains on ${loss.examples}, and loss_type ${config.lossType} prepares ${examples}`,
+    `loss "${given.name}" trains on ${given.examples}, and loss_type ${config.lossType} prepares ${named.examples}`,
     { hint: `set loss_type: ${lossType} in the recipe that goes with this loss` },
   );
 }

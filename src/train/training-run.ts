@@ -2,7 +2,7 @@ import type { ConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
 import { createOrder } from "../data/order.js";
 import { NumericsError } from "../errors.js";
-import { type Loss, losses } from "../loss/index.js";
+import type { Loss } from "../loss/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate, type ScheduleOptions } from "../optim/schedule.js";
 import type { Reporter, StepRecord, TrainerState } from "../report/index.js";
@@ -22,6 +22,7 @@ export interface TrainingParts {
   readonly source: ConfigFile;
   readonly data: RunData;
   readonly plan: RunPlan;
+  readonly loss: Loss;
   /** Settings that go into every checkpoint. */
   readonly settings: Omit<RunState, "step" | "evaluatedStep">;
   readonly session: Session;
@@ -50,7 +51,7 @@ export class TrainingRun {
     this.#parts = parts;
     this.#step = from.step;
     this.#evaluatedStep = from.evaluatedStep;
-    this.#loss = losses[config.lossType];
+    this.#loss = parts.loss;
     this.#optimizer = new AdamW(
       store.blocks,
       config,
@@ -72,7 +73,7 @@ export class TrainingRun {
     // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
     await this.#evaluateIfDue();
     while (this.#step < plan.totalSteps && !stopped()) {
-      this.#enqueueStep();
+      await this.#enqueueStep();
       this.#report(await this.#meter.next()); // of the step before: this one is queued and runs on
       await this.#evaluateIfDue();
       if (this.#milestones.saveDue(this.#step) && !stopped()) await this.#save();
@@ -85,8 +86,8 @@ export class TrainingRun {
     return { step: this.#step, interrupted };
   }
 
-  /** One optimizer step: gradients of its micro-batches, clip, update. Nothing here waits. */
-  #enqueueStep(): void {
+  /** One optimizer step: gradients of its micro-batches, clip, update. Waits only where the loss does. */
+  async #enqueueStep(): Promise<void> {
     const { data, plan, session } = this.#parts;
     const { stream, store, pass } = session;
     const members = this.#order(this.#step);
@@ -99,7 +100,7 @@ export class TrainingRun {
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
     for (const batch of data.train.pack(members, plan.limits.tokens)) {
-      pass.train(batch, { loss: this.#loss, scale }, responses);
+      await pass.train(batch, { loss: this.#loss, scale }, responses);
       responses += batch.responses.length / 3;
       this.#meter.count(batch);
     }

@@ -101,7 +101,7 @@ async function run(
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
     for (const batch of batches) {
-      pass.train(batch, { loss, scale }, responses);
+      await pass.train(batch, { loss, scale }, responses);
       responses += batch.responses.length / 3;
     }
     const terms = await stream.read(buffers.tensor("losses").slice(0, responses));
