@@ -68,8 +68,9 @@ Napi::Value open_stream(const Napi::CallbackInfo& info) {
     Environment& environment = Environment::of(info.Env());
     const double id = number(info, 0);
     const auto device = require(environment.devices, id, "device");
-    return Napi::Number::New(
-        info.Env(), environment.streams.add(std::make_unique<StreamEntry>(info.Env(), id, device)));
+    const bool synchronous = info[1].As<Napi::Boolean>();
+    return Napi::Number::New(info.Env(), environment.streams.add(std::make_unique<StreamEntry>(
+                                             info.Env(), id, device, synchronous)));
   });
 }
 

@@ -80,7 +80,7 @@ struct TensorEntry {
 // A stream with the thread-safe function that settles its promises on the JavaScript thread.
 class StreamEntry {
  public:
-  StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> owner);
+  StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> owner, bool synchronous);
   ~StreamEntry();
 
   Stream& stream() { return *stream_; }

@@ -10,13 +10,14 @@ struct StreamEntry::Pending {
   std::exception_ptr error;
 };
 
-StreamEntry::StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> owner)
+StreamEntry::StreamEntry(Napi::Env env, double device, std::shared_ptr<Device> owner,
+                         bool synchronous)
     : env_(env),
       device_(device),
       owner_(std::move(owner)),
       settle_(Napi::ThreadSafeFunction::New(
           env, Napi::Function::New(env, [](const Napi::CallbackInfo&) {}), "simper stream", 0, 1)),
-      stream_(owner_->open_stream()) {
+      stream_(owner_->open_stream(synchronous)) {
   settle_.Unref(env);
   // Hooks run last in, first out: this one joins the worker before Node tears the function above
   // down.

@@ -37,7 +37,8 @@ class Device {
   virtual const OpTable& ops() const = 0;
   // Zero-filled memory, aligned to at least 64 bytes. Throws MemoryError.
   virtual std::shared_ptr<Storage> allocate(int64_t bytes) = 0;
-  virtual std::unique_ptr<Stream> open_stream() = 0;
+  // `synchronous`: each op runs before its call returns, which throws what the op threw.
+  virtual std::unique_ptr<Stream> open_stream(bool synchronous) = 0;
 };
 
 // The CPU device with `threads` compute threads per stream; 0 takes one per core this process may

@@ -64,8 +64,8 @@ class CpuDevice final : public Device {
   std::shared_ptr<Storage> allocate(int64_t bytes) override {
     return std::make_shared<HostStorage>(bytes);
   }
-  std::unique_ptr<Stream> open_stream() override {
-    return std::make_unique<CpuStream>(threads_);
+  std::unique_ptr<Stream> open_stream(bool synchronous) override {
+    return std::make_unique<CpuStream>(threads_, synchronous);
   }
 
  private:

@@ -10,7 +10,8 @@
 
 namespace simper::cpu {
 
-CpuStream::CpuStream(int threads) : ring_(1024), worker_([this, threads] { work(threads); }) {}
+CpuStream::CpuStream(int threads, bool synchronous)
+    : ring_(1024), synchronous_(synchronous), worker_([this, threads] { work(threads); }) {}
 
 CpuStream::~CpuStream() {
   {
@@ -28,6 +29,10 @@ CpuStream::~CpuStream() {
 
 void CpuStream::enqueue(const char* op, Command command) {
   push({op, std::move(command), nullptr});
+  if (!synchronous_) return;
+  std::unique_lock lock(mutex_);
+  idle_.wait(lock, [this] { return count_ == 0 && !busy_; });
+  if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
 void CpuStream::finish(std::function<void(std::exception_ptr)> done) {
@@ -63,8 +68,16 @@ void CpuStream::work(int threads) {
       ring_[head_] = Entry();
       head_ = (head_ + 1) % ring_.size();
       --count_;
+      busy_ = true;
     }
     run(entry, context);
+    if (!synchronous_) continue;
+    entry = Entry();  // lets go of what the work kept alive before the caller goes on
+    {
+      std::lock_guard lock(mutex_);
+      busy_ = false;
+    }
+    idle_.notify_all();
   }
 }
 

@@ -12,7 +12,7 @@ namespace simper::cpu {
 // use.
 class CpuStream final : public Stream {
  public:
-  explicit CpuStream(int threads);
+  CpuStream(int threads, bool synchronous);
   ~CpuStream() override;  // drops what has not started, waits for what has
 
   void enqueue(const char* op, Command command) override;
@@ -35,7 +35,10 @@ class CpuStream final : public Stream {
   std::vector<Entry> ring_;  // grows until the longest step fits, then never again
   std::size_t head_ = 0, count_ = 0;
   bool stop_ = false;
-  std::exception_ptr error_;  // worker only
+  std::exception_ptr error_;  // worker only, or while the queue is idle
+  const bool synchronous_;
+  std::condition_variable idle_;
+  bool busy_ = false;  // an entry has been taken and not finished; kept by synchronous streams
   std::mutex profile_mutex_;
   std::vector<OpTime> profile_;  // a few dozen names: found by a walk over pointers
   std::thread worker_;

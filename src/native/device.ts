@@ -23,9 +23,13 @@ export class Device {
     return new Arena(this.id, bytes, name);
   }
 
-  /** Opens an ordered queue of work. */
-  stream(): Stream {
-    return new Stream(this.id);
+  /**
+   * Opens an ordered queue of work.
+   * @param options.synchronous each op runs before its call returns, and the call throws what the op threw: for
+   *   debugging. Default: whether the environment has SIMPER_SYNC=1.
+   */
+  stream(options: { synchronous?: boolean } = {}): Stream {
+    return new Stream(this.id, options.synchronous ?? process.env.SIMPER_SYNC === "1");
   }
 
   dispose(): void {

@@ -9,7 +9,7 @@ export interface Addon {
   setErrorClasses(...classes: (new (message: string) => Error)[]): void;
   openDevice(name: string, threads: number): number;
   closeDevice(device: number): void;
-  openStream(device: number): number;
+  openStream(device: number, synchronous: boolean): number;
   closeStream(stream: number): void;
   /** Closes every stream of this thread: what runs is waited for, what is queued is dropped. */
   shutdown(): void;

@@ -17,9 +17,9 @@ export class Stream {
   readonly id: number;
 
   /** Use {@link Device.stream}. */
-  constructor(device: number) {
+  constructor(device: number, synchronous: boolean) {
     bindOps();
-    this.id = loadAddon().openStream(device);
+    this.id = loadAddon().openStream(device, synchronous);
   }
 
   /** Copies a host array (taken now, free for reuse on return) into a dense tensor. */
