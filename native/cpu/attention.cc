@@ -4,16 +4,17 @@
 //
 //   One task: a query tile (about 192 rows: positions × the G query heads of one key/value head)
 //   over all key tiles it sees, in the order of rows; tasks go out longest first. attention_work.h
-//   cuts the tiles, attention_online.h has the algorithm, attention_tiles.h the micro-kernel. No
-//   (T,T) matrix exists.
+//   cuts the tiles, attention_online.h has the algorithm, attention_tiles.h the f32 micro-kernel,
+//   attention_amx.h the bf16 tiles that bf16 inputs take where the CPU has them (p is rounded to
+//   bf16 before p·v, all else stays f32). No (T,T) matrix exists.
 //
 //   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals
-//   are rounded up to 16 keys. Measured on one core of a shared AVX-512 Xeon whose micro-kernel
-//   alone runs at 175 GFLOP/s, D = 64, H = 9, K = 3: four pairs 180 + 2·220 f32 97, bf16 105; one
-//   segment of 2000 120 GFLOP/s. Each output element is computed by one task in a fixed order:
-//   equal bits for any number of threads. Limits: any even D (padded to 16 lanes inside), tuned for
-//   16 to 128.
-#include "cpu/attention_online.h"
+//   are rounded up to 16 keys, to 32 with AMX. Measured on one core of a shared Xeon (AVX-512,
+//   AMX), D = 64, H = 9, K = 3, GFLOP/s: four pairs 180 + 2·220 f32 94, bf16 102 without AMX, 205
+//   with it; one segment of 2000 bf16 120 and 278. Each output element is computed by one task in a
+//   fixed order: equal bits for any number of threads. Limits: any even D (padded to 16 lanes
+//   inside, to 32 with AMX), tuned for 16 to 128.
+#include "cpu/attention_units.h"
 #include "cpu/attention_work.h"
 #include "cpu/check.h"
 #include "cpu/parallel.h"
@@ -28,7 +29,8 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
   check_segments("attention_forward", segments, qkv.rows());
   const Work& work = plan_work(segments, T, queries_per_tile(G));
 
-  with_dtype(qkv.dtype, [&]<class E>(E*) {
+  with_unit(qkv.dtype, [&]<class E, class Unit>(E*, Unit) {
+    using Softmax = OnlineSoftmax<typename Unit::Forward>;
     parallel_rows(T, heads * D, [&](int64_t t) {
       if (work.covered[t]) return;
       std::fill_n(o.row<E>(t), heads * D, E(0.0f));
@@ -41,8 +43,8 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
       const auto o_of = [&](int64_t i) { return o.row<E>(tile.begin + i) + kv * G * D; };
       const auto lse_of = [&](int64_t i) { return lse.row<float>(tile.begin + i) + kv * G; };
       Scratch& scratch = thread_scratch();
-      scratch.reset(OnlineSoftmax::scratch_floats(rows, D));
-      OnlineSoftmax softmax(scratch, rows, D);
+      scratch.reset(Softmax::scratch_floats(rows, D));
+      Softmax softmax(scratch, rows, D);
       softmax.begin(positions, G, q_of);
 
       const auto fold = [&](const KeyTile& keys, auto&& visible) {

@@ -11,40 +11,89 @@
 //                 group
 //               ┌──────┬──────┬──────┐            stacked as (position, head), which is how they
 //               lie in memory
-//   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (2 KiB, in L1), new row
+//   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (in L1), new row
 //   maxima m,
 //               └──────┴──────┴──────┘            p = exp(s − m), o = o·exp(m_old − m) + p·v
 //
-//   The sum l of each row is kept as 16 lanes and added up once, at the end.
+//   The sum l of each row is kept as 16 lanes and added up once, at the end. `Products` has the two
+//   products: F32Forward below, amx::Forward in attention_amx.h.
 namespace simper::cpu::attention {
 
+// The products of the forward with the f32 micro-kernel; q carries the 1/√D.
+class F32Forward {
+ public:
+  static constexpr int64_t kRows = attention::kRows;
+  static constexpr int64_t kKeyStep = kLanes;  // keys are computed in multiples of this
+  using Probability = float;
+
+  static int64_t floats(int64_t rows, int64_t D) {
+    const int64_t width = width_of(D);
+    return round_up(rows, kRows) * width + 2 * kKeys * width;
+  }
+  static int64_t width_of(int64_t D) { return round_up(D, kLanes); }
+
+  F32Forward(Scratch& scratch, int64_t rows, int64_t D) : D_(D), width_(width_of(D)) {
+    q_ = scratch.take(round_up(rows, kRows) * width_);
+    k_transposed_ = scratch.take(kKeys * width_);
+    v_ = scratch.take(kKeys * width_);
+    std::fill(q_ + rows * width_, q_ + round_up(rows, kRows) * width_, 0.0f);
+  }
+
+  float score_factor() const { return 1.0f; }
+  float* probabilities(float* s) { return s; }  // each over its score
+
+  template <class T>
+  void pack_queries(int64_t row, const T* q, int64_t count) {
+    pack(q_ + row * width_, width_, q, D_, count, D_, 1.0f / std::sqrt(static_cast<float>(D_)));
+  }
+  template <class T>
+  void pack_keys(const T* k, const T* v, int64_t stride, int64_t count) {
+    pack_transposed(k_transposed_, k, stride, count, D_);
+    pack(v_, width_, v, stride, count, D_, 1.0f);
+  }
+  // s (kRows × keys) = q·kᵀ for the rows from `row` on; `keys` is a multiple of kKeyStep.
+  void scores(float* s, int64_t row, int64_t keys) const {
+    multiply<Into::kSet, Left::kRows>(s, kKeys, q_ + row * width_, width_, k_transposed_, kKeys, D_,
+                                      keys / kLanes);
+  }
+  // o (kRows × width) += p (kRows × keys) · v
+  void add_values(float* o, const float* p, int64_t keys) const {
+    multiply<Into::kAdd, Left::kRows>(o, width_, p, kKeys, v_, width_, keys, width_ / kLanes);
+  }
+
+ private:
+  int64_t D_, width_;
+  float *q_, *k_transposed_, *v_;
+};
+
+template <class Products>
 class OnlineSoftmax {
  public:
+  static constexpr int64_t kRows = Products::kRows;
+
   static int64_t scratch_floats(int64_t rows, int64_t D) {
-    const int64_t padded = round_up(rows, kLanes), width = round_up(D, kLanes);
-    return 2 * padded * width + padded + kLanes + padded * kLanes + 2 * kKeys * width +
-           kRows * kKeys;
+    const int64_t padded = padded_rows(rows);
+    return Products::floats(rows, D) + padded * Products::width_of(D) + padded + kLanes +
+           padded * kLanes + kRows * kKeys;
   }
 
   OnlineSoftmax(Scratch& scratch, int64_t rows, int64_t D)
-      : rows_(rows), D_(D), width_(round_up(D, kLanes)), padded_(round_up(rows, kLanes)) {
-    q_ = scratch.take(padded_ * width_);
+      : products_(scratch, rows, D),
+        rows_(rows),
+        D_(D),
+        width_(Products::width_of(D)),
+        padded_(padded_rows(rows)) {
     o_ = scratch.take(padded_ * width_);
     m_ = scratch.take(padded_ + kLanes);
     l_ = scratch.take(padded_ * kLanes);
-    k_transposed_ = scratch.take(kKeys * width_);
-    v_ = scratch.take(kKeys * width_);
     s_ = scratch.take(kRows * kKeys);
+    p_ = products_.probabilities(s_);
   }
 
-  // Packs the rows, scaled by 1/√D: `heads` of them lie at q_of(position).
+  // Packs the rows: `heads` of them lie at q_of(position).
   template <class RowsOf>
   void begin(int64_t positions, int64_t heads, RowsOf&& q_of) {
-    const float scale = 1.0f / std::sqrt(static_cast<float>(D_));
-    for (int64_t i = 0; i < positions; ++i) {
-      pack(q_ + i * heads * width_, width_, q_of(i), D_, heads, D_, scale);
-    }
-    std::fill(q_ + rows_ * width_, q_ + padded_ * width_, 0.0f);
+    for (int64_t i = 0; i < positions; ++i) products_.pack_queries(i * heads, q_of(i), heads);
     std::fill(o_, o_ + padded_ * width_, 0.0f);
     std::fill(m_, m_ + padded_ + kLanes, -std::numeric_limits<float>::infinity());
     std::fill(l_, l_ + padded_ * kLanes, 0.0f);
@@ -54,23 +103,20 @@ class OnlineSoftmax {
   // visible(r) of them; visible does not fall with r, and may be above count, or 0 and below.
   template <class T, class Visible>
   void fold(const T* k, const T* v, int64_t stride, int64_t count, Visible&& visible) {
-    pack_transposed(k_transposed_, k, stride, count, D_);
-    pack(v_, width_, v, stride, count, D_, 1.0f);
+    products_.pack_keys(k, v, stride, count);
     for (int64_t r = 0; r < rows_; r += kRows) {
       const int64_t last = std::min(r + kRows, rows_) - 1;
       const int64_t seen = std::min(count, visible(last));
       if (seen <= 0) continue;
-      const int64_t vecs = (seen + kLanes - 1) / kLanes;
-      multiply<Into::kSet, Left::kRows>(s_, kKeys, q_ + r * width_, width_, k_transposed_, kKeys,
-                                        D_, vecs);
-      if (visible(r) < vecs * kLanes || count < vecs * kLanes) {
+      const int64_t keys = round_up(seen, Products::kKeyStep), vecs = keys / kLanes;
+      products_.scores(s_, r, keys);
+      if (visible(r) < keys || count < keys) {
         for (int64_t i = 0; i < kRows; ++i) {
           hide(s_ + i * kKeys, vecs, std::min(count, visible(std::min(r + i, last))));
         }
       }
       softmax(r, vecs);
-      multiply<Into::kAdd, Left::kRows>(o_ + r * width_, width_, s_, kKeys, v_, width_, seen,
-                                        width_ / kLanes);
+      products_.add_values(o_ + r * width_, p_, seen);
     }
   }
 
@@ -97,23 +143,26 @@ class OnlineSoftmax {
     }
   }
 
-  // s = exp(s − m) for rows [r, r + kRows), with m, l and o brought to the new maxima.
+  // p = exp(s − m) for rows [r, r + kRows), with m, l and o brought to the new maxima.
   void softmax(int64_t r, int64_t vecs) {
-    alignas(64) float shrink[kLanes];
-    store(shrink, load(m_ + r));  // kRows lanes count; the others are read, not used
+    const float factor = products_.score_factor();
+    alignas(64) float shrink[round_up(kRows, kLanes)];
+    std::memcpy(shrink, m_ + r, sizeof shrink);  // past kRows they are read, not used
     for (int64_t i = 0; i < kRows; ++i) {
       Vec best = load(s_ + i * kKeys);
       for (int64_t v = 1; v < vecs; ++v) best = max(best, load(s_ + i * kKeys + v * kLanes));
-      m_[r + i] = std::max(m_[r + i], max(best));
+      m_[r + i] = std::max(m_[r + i], max(best) * factor);
     }
-    store(shrink, exp(load(shrink) - load(m_ + r)));
+    for (int64_t i = 0; i < kRows; i += kLanes) {
+      store(shrink + i, exp(load(shrink + i) - load(m_ + r + i)));
+    }
     for (int64_t i = 0; i < kRows; ++i) {
       const Vec m = splat(m_[r + i]);
       Vec l = load(l_ + (r + i) * kLanes) * shrink[i];
       for (int64_t v = 0; v < vecs; ++v) {
-        float* s = s_ + i * kKeys + v * kLanes;
-        const Vec p = exp(load(s) - m);
-        store(s, p);
+        const int64_t at = i * kKeys + v * kLanes;
+        const Vec p = exp(load(s_ + at) * factor - m);
+        store(p_ + at, p);
         l += p;
       }
       store(l_ + (r + i) * kLanes, l);
@@ -124,8 +173,12 @@ class OnlineSoftmax {
     }
   }
 
+  static int64_t padded_rows(int64_t rows) { return round_up(rows, std::max(kRows, kLanes)); }
+
+  Products products_;
   int64_t rows_, D_, width_, padded_;
-  float *q_, *o_, *m_, *l_, *k_transposed_, *v_, *s_;
+  float *o_, *m_, *l_, *s_;
+  typename Products::Probability* p_;
 };
 
 }  // namespace simper::cpu::attention

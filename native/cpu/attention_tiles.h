@@ -40,10 +40,12 @@ class Scratch {
     }
     used_ = 0;
   }
-  float* take(int64_t floats) {
+  // n elements, aligned to a vector. Count them in floats, each taken array rounded up to kLanes.
+  template <class T = float>
+  T* take(int64_t n) {
     float* p = data_.get() + used_;
-    used_ += round_up(floats, kLanes);
-    return p;
+    used_ += round_up(n * static_cast<int64_t>(sizeof(T)), kLanes * 4) / 4;
+    return reinterpret_cast<T*>(p);
   }
 
  private:
@@ -153,6 +155,13 @@ inline void swap_blocks(Vec (&row)[kLanes]) {
   }
 }
 
+inline void transpose(Vec (&row)[kLanes]) {
+  swap_blocks<8>(row);
+  swap_blocks<4>(row);
+  swap_blocks<2>(row);
+  swap_blocks<1>(row);
+}
+
 // to (D, kKeys) = transpose of from (count, D), in groups of 16 keys; the missing keys of the last
 // group are zeros, and groups without a key stay untouched: no product reads them.
 template <class T>
@@ -164,10 +173,7 @@ void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, in
       for (int64_t i = 0; i < kLanes; ++i) {
         row[i] = key + i < count ? load(from + (key + i) * stride + d, D - d) : Vec{};
       }
-      swap_blocks<8>(row);
-      swap_blocks<4>(row);
-      swap_blocks<2>(row);
-      swap_blocks<1>(row);
+      transpose(row);
 #pragma GCC unroll 16
       for (int64_t i = 0; i < kLanes; ++i) {
         if (d + i < D) store(to + (d + i) * kKeys + key, row[i]);

@@ -3,7 +3,7 @@
 //   kv_cache_write copies rows. attention_decode runs the online softmax of the forward with the G
 //   query heads of one key/value head as the rows of a tile: each cached row is read once for all
 //   of them, 64 keys at a time. One task per (row, key/value head); the work is bound by reading
-//   the cache.
+//   the cache, and G rows are too few for the tiles of AMX.
 #include <cstring>
 
 #include "cpu/attention_online.h"
@@ -39,8 +39,8 @@ void attention_decode(Context&, Tensor o, Tensor qkv, Tensor k_cache, Tensor v_c
       const int64_t t = task / kv_heads, kv = task % kv_heads;
       const int64_t begin = ranges.row<int32_t>(t)[0], length = ranges.row<int32_t>(t)[1];
       Scratch& scratch = thread_scratch();
-      scratch.reset(OnlineSoftmax::scratch_floats(G, D));
-      OnlineSoftmax softmax(scratch, G, D);
+      scratch.reset(OnlineSoftmax<F32Forward>::scratch_floats(G, D));
+      OnlineSoftmax<F32Forward> softmax(scratch, G, D);
       softmax.begin(1, G, [&](int64_t) { return qkv.row<E>(t) + kv * G * D; });
       for (int64_t done = 0; done < length; done += kKeys) {
         const int64_t count = std::min(kKeys, length - done), row = begin + done;
