@@ -1,6 +1,6 @@
 import { MemoryError } from "../errors.js";
 import { loadAddon } from "./load.js";
-import { DTYPES, type DType, elementCount, sizeOf, Tensor } from "./tensor.js";
+import { checkShape, DTYPES, type DType, elementCount, sizeOf, Tensor } from "./tensor.js";
 
 /** Tensors start on cache lines: this is how much one really takes. */
 export function alignedBytes(dtype: DType, shape: readonly number[]): number {
@@ -25,6 +25,7 @@ export class Arena {
 
   /** A dense tensor of zeros. @throws MemoryError when it does not fit. */
   tensor(dtype: DType, shape: readonly number[]): Tensor {
+    checkShape(`arena "${this.name}"`, dtype, shape);
     const id = loadAddon().allocate(this.id, DTYPES.indexOf(dtype), shape);
     return new Tensor(id, dtype, [...shape]);
   }

@@ -2,30 +2,79 @@ import type { Tensor } from "./tensor.js";
 
 /** Which operand of `a · b` is transposed, in the order of native/core/tensor.h. */
 export const MATMUL_FORMS = ["nn", "nt", "tn"] as const;
+/** `nn`: a · b, `nt`: a · bᵀ, `tn`: aᵀ · b. */
 export type MatmulForm = (typeof MATMUL_FORMS)[number];
 
 /**
- * The ops, as methods of a {@link Stream}: the typed face of native/ops/ops.def, where formulas, shapes and
- * sources are given in full. Outputs come first, then inputs, then scalars; `d` is a gradient. Every call
- * throws ContractError at once when shapes or dtypes do not fit, and otherwise enqueues and returns.
+ * The ops, as methods of a {@link Stream}: the typed face of native/ops/ops.def. Outputs come first, then
+ * inputs, then scalars; `d` is a gradient. A call checks its arguments, enqueues and returns.
  *
- * Letters: T tokens, S segments, N scored rows, R responses, C hidden, H query heads, K key/value heads,
- * D head dim, F intermediate, V vocabulary. "x" is f32 or bf16, alike for all arguments so marked.
+ * **Letters.** T tokens of a packed batch, S segments, N scored rows, R responses, C hidden size, H query
+ * heads, K key/value heads, D head dim, F intermediate size, V vocabulary. "x" stands for f32 or bf16, the
+ * same for all arguments marked x. "=" overwrites, "+=" accumulates. Sums are accumulated in f32 or f64, in
+ * a fixed order: equal inputs give equal bits.
+ *
+ * **Errors.** Every op throws ContractError at the call, before anything is enqueued, when an argument is
+ * missing, disposed, of the wrong kind, dtype or shape, or lies over another one in a way that is not listed;
+ * the message names op, argument, expected and received. Values inside index tensors (tokens, labels,
+ * rows, segments) are seen only when the op runs: the next `done()` or `read()` rejects with the ContractError,
+ * and what was enqueued in between is skipped.
  */
 export interface Ops {
-  /** x = value. */
+  // ---- memory ------------------------------------------------------------------------------------------
+
+  /**
+   * x = value.
+   * @param x any shape, f32 or bf16
+   * @param value rounded to x's dtype
+   */
   fill(x: Tensor, value: number): void;
-  /** y = x rounded to y's dtype; f32, bf16, f16. */
+
+  /**
+   * y = x, rounded to y's dtype (to nearest, ties to even).
+   * @param y f32, bf16 or f16; may be x where the dtypes are alike
+   * @param x the shape of y; f32, bf16 or f16
+   */
   convert(y: Tensor, x: Tensor): void;
 
-  /** c = a · b; c (M,N) f32 or x. nn: a (M,K) b (K,N). nt: a (M,K) b (N,K). tn: a (K,M) b (K,N). */
+  // ---- linear layers -----------------------------------------------------------------------------------
+
+  /**
+   * c = a · b, accumulated in f32.
+   * @param c (M,N) f32, or a's dtype
+   * @param a x; (M,K), with `tn` (K,M)
+   * @param b x; (K,N), with `nt` (N,K)
+   * @param form which operand is transposed
+   */
   matmul(c: Tensor, a: Tensor, b: Tensor, form: MatmulForm): void;
-  /** c += a · b; c (M,N) f32. */
+
+  /**
+   * c += a · b: as {@link Ops.matmul}, for gradients of weights.
+   * @param c (M,N) f32
+   * @param a x; (M,K), with `tn` (K,M)
+   * @param b x; (K,N), with `nt` (N,K)
+   * @param form which operand is transposed
+   */
   matmulAdd(c: Tensor, a: Tensor, b: Tensor, form: MatmulForm): void;
 
-  /** y[t] = weight[tokens[t]]; y (T,C) x, tokens (T) i32, weight (V,C) x. */
+  // ---- embedding ---------------------------------------------------------------------------------------
+
+  /**
+   * y[t] = weight[tokens[t]].
+   * @param y (T,C) x
+   * @param tokens (T) i32, 0 to V − 1
+   * @param weight (V,C) x
+   */
   embeddingForward(y: Tensor, tokens: Tensor, weight: Tensor): void;
-  /** dWeight[unique[u]] += the sum of its rows of dy; dWeight (V,C) f32; unique, offsets, rows i32. */
+
+  /**
+   * dWeight[unique[u]] += Σ dy[rows[i]] for i in [offsets[u], offsets[u+1]), in that order.
+   * @param dWeight (V,C) f32
+   * @param dy (T,C) x
+   * @param unique (U) i32, ids of the tokens that occur, each once
+   * @param offsets (U+1) i32, ascending, into `rows`
+   * @param rows i32, at most T: rows of dy, those of one token together
+   */
   embeddingBackward(
     dWeight: Tensor,
     dy: Tensor,
@@ -34,9 +83,30 @@ export interface Ops {
     rows: Tensor,
   ): void;
 
-  /** y = x · rstd · weight, rstd = 1/sqrt(mean x² + eps); y, x (T,C) x, rstd (T) f32, weight (C) x. */
+  // ---- normalization -----------------------------------------------------------------------------------
+
+  /**
+   * RMSNorm: y[t,c] = x[t,c] · rstd[t] · weight[c], rstd[t] = 1/sqrt(mean_c x[t,c]² + eps).
+   * Source: Zhang & Sennrich 2019, eq. 4.
+   * @param y (T,C) x; may be x
+   * @param rstd (T) f32, kept for the backward
+   * @param x (T,C) x
+   * @param weight (C) x
+   * @param eps added to the mean square
+   */
   rmsnormForward(y: Tensor, rstd: Tensor, x: Tensor, weight: Tensor, eps: number): void;
-  /** sum = x + branch, y = rmsnorm(sum). */
+
+  /**
+   * sum = x + branch, y = rmsnorm(sum): the residual add and the norm that follows it, in one pass.
+   * Source: Zhang & Sennrich 2019, eq. 4.
+   * @param y (T,C) x
+   * @param sum (T,C) x; may be x or branch
+   * @param rstd (T) f32, kept for the backward
+   * @param x (T,C) x
+   * @param branch (T,C) x
+   * @param weight (C) x
+   * @param eps added to the mean square
+   */
   addRmsnormForward(
     y: Tensor,
     sum: Tensor,
@@ -46,7 +116,17 @@ export interface Ops {
     weight: Tensor,
     eps: number,
   ): void;
-  /** dx = gradient of rmsnorm, dWeight (C) f32 += . */
+
+  /**
+   * dx = rstd · (g − x · rstd² · mean_c(g·x)) with g = dy · weight; dWeight += Σ_t dy · x · rstd.
+   * Source: the derivative of Zhang & Sennrich 2019, eq. 4.
+   * @param dx (T,C) x; may be dy
+   * @param dWeight (C) f32
+   * @param dy (T,C) x
+   * @param x (T,C) x, the input of the forward
+   * @param weight (C) x
+   * @param rstd (T) f32, from the forward
+   */
   rmsnormBackward(
     dx: Tensor,
     dWeight: Tensor,
@@ -55,7 +135,16 @@ export interface Ops {
     weight: Tensor,
     rstd: Tensor,
   ): void;
-  /** dx += gradient of rmsnorm, dWeight (C) f32 += . */
+
+  /**
+   * {@link Ops.rmsnormBackward} with dx += : for the gradient of the residual stream, which accumulates.
+   * @param dx (T,C) x; may be dy
+   * @param dWeight (C) f32
+   * @param dy (T,C) x
+   * @param x (T,C) x, the input of the forward
+   * @param weight (C) x
+   * @param rstd (T) f32, from the forward
+   */
   rmsnormBackwardAdd(
     dx: Tensor,
     dWeight: Tensor,
@@ -65,11 +154,38 @@ export interface Ops {
     rstd: Tensor,
   ): void;
 
-  /** Rotates the first `heads` heads of each row of x in place; positions (T) i32, table (P,D) f32. */
+  // ---- attention ---------------------------------------------------------------------------------------
+
+  /**
+   * Rotary positions, in place: of each of the first `heads` heads, (a, b) = (x[i], x[i+D/2]) becomes
+   * (a·cos − b·sin, b·cos + a·sin), the layout of Hugging Face's Llama. Source: Su et al. 2021, eq. 34.
+   * @param x (T, at least heads·D) x
+   * @param positions (T) i32, 0 to P − 1
+   * @param table (P,D) f32: cosines in columns [0, D/2), sines in [D/2, D)
+   * @param heads how many heads are rotated, from the left
+   */
   ropeForward(x: Tensor, positions: Tensor, table: Tensor, heads: number): void;
-  /** The inverse rotation, for the gradient. */
+
+  /**
+   * The inverse rotation, which is the transpose: applied to the gradient, in place. Source: Su et al. 2021.
+   * @param dx (T, at least heads·D) x
+   * @param positions (T) i32, 0 to P − 1
+   * @param table (P,D) f32, as in the forward
+   * @param heads how many heads are rotated, from the left
+   */
   ropeBackward(dx: Tensor, positions: Tensor, table: Tensor, heads: number): void;
-  /** Causal grouped-query attention over segments with a shared prefix; o (T,H·D) x, lse (T,H) f32. */
+
+  /**
+   * o = softmax(q·kᵀ/√D + mask)·v per query head; lse = logsumexp of each row's scaled scores. Row t of a
+   * segment sees the keys [prefix_start, prefix_end) ∪ [start, t]. Query head h reads key/value head
+   * ⌊h·K/H⌋. A row in no segment gets o = 0, lse = 0. Source: Dao 2023, alg. 1.
+   * @param o (T, H·D) x
+   * @param lse (T,H) f32, kept for the backward
+   * @param qkv (T, (H+2K)·D) x: query heads, key heads, value heads
+   * @param segments (S,4) i32 {start, end, prefix_start, prefix_end}, within [0, T]
+   * @param heads H
+   * @param kvHeads K, a divisor of H
+   */
   attentionForward(
     o: Tensor,
     lse: Tensor,
@@ -78,7 +194,20 @@ export interface Ops {
     heads: number,
     kvHeads: number,
   ): void;
-  /** dQkv = gradient of attention; delta (T,H) f32 is scratch. */
+
+  /**
+   * dQkv = gradient of {@link Ops.attentionForward}; rows in no segment get 0. delta = rowsum(dO·o) per head.
+   * Source: Dao 2023, alg. 2.
+   * @param dQkv (T, (H+2K)·D) x
+   * @param delta (T,H) f32, scratch
+   * @param dO (T, H·D) x
+   * @param o (T, H·D) x, from the forward
+   * @param lse (T,H) f32, from the forward
+   * @param qkv (T, (H+2K)·D) x
+   * @param segments (S,4) i32, as in the forward
+   * @param heads H
+   * @param kvHeads K
+   */
   attentionBackward(
     dQkv: Tensor,
     delta: Tensor,
@@ -90,9 +219,27 @@ export interface Ops {
     heads: number,
     kvHeads: number,
   ): void;
-  /** Copies k and v of each row to row slots[t] of the caches (M,K·D) x; -1 skips. */
+
+  /**
+   * Copies the key and value heads of each row of qkv to row slots[t] of the caches.
+   * @param kCache (M, K·D) x
+   * @param vCache (M, K·D) x
+   * @param qkv (T, (H+2K)·D) x
+   * @param slots (T) i32, 0 to M − 1; −1 skips the row
+   * @param heads H
+   */
   kvCacheWrite(kCache: Tensor, vCache: Tensor, qkv: Tensor, slots: Tensor, heads: number): void;
-  /** One query row per sequence over cache rows ranges[t] = {begin, length}. */
+
+  /**
+   * Attention of one query row per sequence over its cached keys: row t sees the cache rows
+   * [ranges[t][0], ranges[t][0] + ranges[t][1]). Source: Vaswani et al. 2017, eq. 1.
+   * @param o (T, H·D) x
+   * @param qkv (T, (H+2K)·D) x, of which the query heads are read
+   * @param kCache (M, K·D) x
+   * @param vCache (M, K·D) x
+   * @param ranges (T,2) i32 {begin, length}, within [0, M]
+   * @param heads H
+   */
   attentionDecode(
     o: Tensor,
     qkv: Tensor,
@@ -102,17 +249,58 @@ export interface Ops {
     heads: number,
   ): void;
 
-  /** hidden = silu(gate) · up; hidden (T,F) x, gateUp (T,2F) x. */
+  // ---- MLP ---------------------------------------------------------------------------------------------
+
+  /**
+   * hidden = silu(gate) · up, silu(z) = z/(1 + e⁻ᶻ). Source: Shazeer 2020, eq. 6.
+   * @param hidden (T,F) x
+   * @param gateUp (T,2F) x: gate in columns [0, F), up in [F, 2F)
+   */
   swigluForward(hidden: Tensor, gateUp: Tensor): void;
+
+  /**
+   * dGateUp = gradient of {@link Ops.swigluForward}. Source: the derivative of Shazeer 2020, eq. 6.
+   * @param dGateUp (T,2F) x; may be gateUp
+   * @param dHidden (T,F) x
+   * @param gateUp (T,2F) x
+   */
   swigluBackward(dGateUp: Tensor, dHidden: Tensor, gateUp: Tensor): void;
 
-  /** y[n] = x[rows[n]], zeros for -1; y (N,C) x, rows (N) i32. */
+  // ---- head: scored rows, log-probabilities, losses ----------------------------------------------------
+
+  /**
+   * y[n] = x[rows[n]], zeros where rows[n] = −1; a row may be gathered twice.
+   * @param y (N,C) x
+   * @param x (T,C) x
+   * @param rows (N) i32, −1 to T − 1
+   */
   gatherRows(y: Tensor, x: Tensor, rows: Tensor): void;
-  /** dx[t] = the sum of dy over its at most two sources; dx (T,C) x, sources (T,2) i32. */
+
+  /**
+   * dx[t] = dy[sources[t][0]] + dy[sources[t][1]], an absent source (−1) adding nothing.
+   * @param dx (T,C) x
+   * @param dy (N,C) x
+   * @param sources (T,2) i32, −1 to N − 1
+   */
   scatterRows(dx: Tensor, dy: Tensor, sources: Tensor): void;
-  /** logp, lse (N) f32 of logits (N,V) f32 at labels (N) i32; label -1: logp 0. */
+
+  /**
+   * lse[n] = logsumexp(logits[n]), logp[n] = logits[n][labels[n]] − lse[n]; 0 where labels[n] = −1.
+   * @param logp (N) f32
+   * @param lse (N) f32, kept for the backward
+   * @param logits (N,V) f32
+   * @param labels (N) i32, −1 to V − 1
+   */
   logprobForward(logp: Tensor, lse: Tensor, logits: Tensor, labels: Tensor): void;
-  /** dLogits = coefficient · (onehot − softmax); f32 or bf16, may lie over logits. */
+
+  /**
+   * dLogits[n] = coefficient[n] · (onehot(labels[n]) − softmax(logits[n])); zeros where labels[n] = −1.
+   * @param dLogits (N,V) f32 or bf16; may lie over logits with the same bytes per row
+   * @param logits (N,V) f32
+   * @param lse (N) f32, from the forward
+   * @param labels (N) i32, −1 to V − 1
+   * @param coefficient (N) f32, d loss / d logp
+   */
   logprobBackward(
     dLogits: Tensor,
     logits: Tensor,
@@ -120,7 +308,18 @@ export interface Ops {
     labels: Tensor,
     coefficient: Tensor,
   ): void;
-  /** Per response: mean logp, ∓scale·exp(mean), and d loss / d logp per row. [Xiao et al. 2025, eq. 4] */
+
+  /**
+   * SimPER: mean[r] = mean of logp over the response, loss[r] = ∓scale · exp(mean[r]) (− chosen, + rejected),
+   * coefficient[n] = d loss / d logp[n] = loss[r] / length. An empty response has mean 0 and loss 0.
+   * Source: Xiao et al. 2025, eq. 4.
+   * @param mean (R) f32
+   * @param loss (R) f32
+   * @param coefficient (N) f32, written in the ranges of the responses only; may be logp
+   * @param logp (N) f32
+   * @param responses (R,3) i32 {begin, end, side}, ranges in logp; side 0 is chosen, 1 rejected
+   * @param scale weight of a term: 1 / pairs of the optimizer step
+   */
   simperLoss(
     mean: Tensor,
     loss: Tensor,
@@ -129,7 +328,17 @@ export interface Ops {
     responses: Tensor,
     scale: number,
   ): void;
-  /** Per sequence: mean logp, −scale·sum of logp, and d loss / d logp per row. */
+
+  /**
+   * Next-token cross-entropy: loss[r] = −scale · Σ logp over the response, coefficient[n] = −scale; mean[r]
+   * as in {@link Ops.simperLoss}.
+   * @param mean (R) f32
+   * @param loss (R) f32
+   * @param coefficient (N) f32, written in the ranges of the responses only; may be logp
+   * @param logp (N) f32
+   * @param responses (R,3) i32 {begin, end, side}, ranges in logp
+   * @param scale weight of a token: 1 / scored tokens of the optimizer step
+   */
   sftLoss(
     mean: Tensor,
     loss: Tensor,
@@ -139,11 +348,41 @@ export interface Ops {
     scale: number,
   ): void;
 
-  /** partials (B) f32 = sums of squares of equal blocks of x (n) f32. */
+  // ---- optimizer ---------------------------------------------------------------------------------------
+
+  /**
+   * partials = sums of x² over B equal blocks of x, in f64 inside.
+   * @param partials (B) f32
+   * @param x (n) f32
+   */
   sumSquares(partials: Tensor, x: Tensor): void;
-  /** out (2) f32 = {norm, min(1, maxNorm/(norm+1e-6))}; maxNorm 0 never clips. */
+
+  /**
+   * out = {norm, factor}: norm = sqrt(Σ partials), factor = min(1, maxNorm / (norm + 1e-6)).
+   * Source: Pascanu et al. 2013, alg. 1.
+   * @param out (2) f32
+   * @param partials (B) f32, from {@link Ops.sumSquares}
+   * @param maxNorm 0: factor is 1
+   */
   clipFactor(out: Tensor, partials: Tensor, maxNorm: number): void;
-  /** One AdamW update of a flat range; weight (n) x, the others f32. [Loshchilov & Hutter 2019] */
+
+  /**
+   * One AdamW update of a flat range: g = factor·grad, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g²,
+   * master −= lr · (m/(1−β₁ᵗ) / (sqrt(v/(1−β₂ᵗ)) + eps) + weightDecay·master), weight = master rounded.
+   * Nothing changes when the norm in `clip` is not finite. Source: Loshchilov & Hutter 2019, alg. 2.
+   * @param weight (n) x
+   * @param master (n) f32; may be weight
+   * @param m (n) f32, first moment
+   * @param v (n) f32, second moment
+   * @param grad (n) f32
+   * @param clip (2) f32 {norm, factor}, from {@link Ops.clipFactor}
+   * @param lr learning rate, finite
+   * @param beta1 β₁, 0 ≤ β₁ < 1
+   * @param beta2 β₂, 0 ≤ β₂ < 1
+   * @param eps 0 or more
+   * @param weightDecay decoupled decay, finite
+   * @param step t, counted from 1
+   */
   adamw(
     weight: Tensor,
     master: Tensor,

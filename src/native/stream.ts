@@ -1,8 +1,7 @@
 import { loadAddon, type OpTime } from "./load.js";
-import { MATMUL_FORMS, type MatmulForm, type OpName, type Ops, opMethod } from "./ops.js";
-import { type HostArray, hostArray, Tensor } from "./tensor.js";
-
-type Argument = Tensor | MatmulForm | number;
+import { checkTensor, checkTransfer, opParameters, toNative } from "./op-arguments.js";
+import { type OpName, type Ops, opMethod } from "./ops.js";
+import { type HostArray, hostArray, type Tensor } from "./tensor.js";
 
 // The op methods are added below, one per entry of the addon's op table.
 export interface Stream extends Ops {}
@@ -24,11 +23,13 @@ export class Stream {
 
   /** Copies a host array (taken now, free for reuse on return) into a dense tensor. */
   write(tensor: Tensor, array: HostArray | Uint8Array): void {
+    checkTransfer("write", tensor, array);
     loadAddon().write(this.id, tensor.id, array);
   }
 
   /** The tensor's elements as they are once everything enqueued so far has run. */
   async read(tensor: Tensor): Promise<HostArray> {
+    checkTensor("read", tensor);
     const array = hostArray(tensor.dtype, tensor.size);
     await loadAddon().read(this.id, tensor.id, array);
     return array;
@@ -36,6 +37,7 @@ export class Stream {
 
   /** As {@link read}, into an array the caller keeps. */
   readInto(tensor: Tensor, array: HostArray | Uint8Array): Promise<void> {
+    checkTransfer("readInto", tensor, array);
     return loadAddon().read(this.id, tensor.id, array);
   }
 
@@ -64,16 +66,12 @@ let bound = false;
 function bindOps(): void {
   if (bound) return;
   for (const [name, op] of Object.entries(loadAddon().ops)) {
-    const method = function (this: Stream, ...args: Argument[]): void {
-      op(this.id, ...args.map(toNative));
+    const method = opMethod(name as OpName);
+    const parameters = opParameters(method);
+    const call = function (this: Stream, ...args: unknown[]): void {
+      op(this.id, ...toNative(method, parameters, args));
     };
-    Object.defineProperty(Stream.prototype, opMethod(name as OpName), { value: method });
+    Object.defineProperty(Stream.prototype, method, { value: call });
   }
   bound = true;
-}
-
-function toNative(argument: Argument): number {
-  if (argument instanceof Tensor) return argument.id;
-  if (typeof argument === "string") return MATMUL_FORMS.indexOf(argument);
-  return argument;
 }

@@ -10,6 +10,20 @@ export function sizeOf(dtype: DType): number {
   return dtype === "f32" || dtype === "i32" ? 4 : 2;
 }
 
+/** @throws ContractError when `dtype` is none or `shape` is no list. */
+export function checkShape(method: string, dtype: unknown, shape: unknown): void {
+  if (!DTYPES.includes(dtype as DType)) {
+    throw new ContractError(
+      `${method}: dtype is ${JSON.stringify(dtype)}, expected ${DTYPES.join(", ")}`,
+    );
+  }
+  if (!Array.isArray(shape)) {
+    throw new ContractError(
+      `${method}: shape is ${JSON.stringify(shape)}, expected a list of whole numbers such as [512, 64]`,
+    );
+  }
+}
+
 /** Host arrays of the elements of a tensor; the 16-bit floats travel as their bits. */
 export type HostArray = Float32Array | Int32Array | Uint16Array;
 
@@ -65,6 +79,7 @@ export class Tensor {
   ): Tensor {
     const dtype = options.dtype ?? this.dtype;
     const { byteOffset = 0, rowStride } = options;
+    checkShape("view", dtype, shape);
     const id = addon().view(this.id, byteOffset, DTYPES.indexOf(dtype), shape, rowStride);
     return new Tensor(id, dtype, shape);
   }

@@ -4,6 +4,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { addonInfo, DTYPES, openDevice, sizeOf } from "#src/native/index.js";
 import { loadAddon } from "#src/native/load.js";
+import { opParameters } from "#src/native/op-arguments.js";
 import { type OpName, opMethod } from "#src/native/ops.js";
 import { root } from "../support/paths.js";
 
@@ -46,6 +47,26 @@ function typedTable(): Signature[] {
 test("op table: ops.def and the interface Ops agree, name by name and argument by argument", () => {
   assert.ok(nativeTable().length > 20);
   assert.deepEqual(typedTable(), nativeTable());
+});
+
+test("op table: the arguments that a call is checked against are those of ops.def", () => {
+  const kinds = { tensor: "Tensor", number: "number", integer: "number", form: "MatmulForm" };
+  const checked = nativeTable().map(({ name }) => ({
+    name,
+    args: opParameters(name as ReturnType<typeof opMethod>).map(
+      ({ name: argument, kind }) => `${argument}: ${kinds[kind]}`,
+    ),
+  }));
+  assert.deepEqual(checked, nativeTable());
+  const text = source("native/ops/ops.def");
+  const integers = [...text.matchAll(/int64_t (\w+)/g)].map(([, name = ""]) => camel(name));
+  const listed = nativeTable().flatMap(({ name }) =>
+    opParameters(name as ReturnType<typeof opMethod>).filter(({ kind }) => kind === "integer"),
+  );
+  assert.deepEqual(
+    listed.map(({ name }) => name),
+    integers,
+  );
 });
 
 test("op table: the addon has exactly these ops, and a stream their methods", () => {

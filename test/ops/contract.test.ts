@@ -73,11 +73,11 @@ for (const deviceName of TEST_DEVICES) {
       const all = [...live.values()];
       assertMessage(
         () => callOp(rig.stream, contract.op, all.slice(1)),
-        `${op} takes ${all.length} arguments, received ${all.length - 1}`,
+        `${contract.op}(${[...live.keys()].join(", ")}) takes ${all.length} arguments, received ${all.length - 1}`,
       );
       assertMessage(
         () => callOp(rig.stream, contract.op, [undefined as never, ...all.slice(1)]),
-        new RegExp(`^${op}: argument 1 is not a tensor`),
+        `${contract.op}: argument 1 (${[...live.keys()][0]}) is undefined, expected a tensor`,
       );
     });
 
