@@ -20,6 +20,8 @@ export type StepRecord = {
   readonly loss: number;
   /** Global gradient norm before clipping. */
   readonly grad_norm: number;
+  /** True where the gradient was not finite and the step changed nothing (`on_nonfinite: skip`). */
+  readonly skipped?: boolean;
   /** The rate used in this step. */
   readonly learning_rate: number;
   /** Tokens of the step's sequences. */

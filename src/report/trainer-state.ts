@@ -30,7 +30,7 @@ export function createTrainerState(earlier?: string): TrainerState {
   let pending: StepRecord[] = [];
 
   const log = (): void => {
-    const { step, epoch, step_time: _, ...metrics } = window.take();
+    const { step, epoch, step_time: _time, skipped: _skipped, ...metrics } = window.take();
     history.push({ ...metrics, epoch, step });
     pending = [];
   };

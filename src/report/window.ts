@@ -17,20 +17,25 @@ export class Window {
     const records = this.records;
     this.records = [];
     const last = records.at(-1)!;
+    // The loss of a skipped step is no number; where all were skipped there is none to show.
+    const sound = records.some((record) => !record.skipped)
+      ? records.filter((record) => !record.skipped)
+      : records;
     const sum = (read: (record: StepRecord) => number | undefined): number =>
       records.reduce((total, record) => total + (read(record) ?? 0), 0);
+    const mean = (read: (record: StepRecord) => number | undefined): number =>
+      sound.reduce((total, record) => total + (read(record) ?? 0), 0) / sound.length;
     const seconds = sum((record) => record.step_time);
     const tokens = sum((record) => record.num_tokens);
     const pairs = sum((record) => record.pairs_per_second * record.step_time);
     const means: Partial<Record<(typeof pairMetrics)[number], number>> = {};
     for (const metric of pairMetrics) {
-      if (last[metric] !== undefined)
-        means[metric] = sum((record) => record[metric]) / records.length;
+      if (last[metric] !== undefined) means[metric] = mean((record) => record[metric]);
     }
     return {
       ...last,
       ...means,
-      loss: sum((record) => record.loss) / records.length,
+      loss: mean((record) => record.loss),
       num_tokens: tokens,
       num_computed_tokens: sum((record) => record.num_computed_tokens),
       step_time: seconds,

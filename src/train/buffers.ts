@@ -124,6 +124,10 @@ export class Buffers {
     return tensor;
   }
 
+  entries(): [Tensor, string][] {
+    return [...this.#tensors].map(([name, tensor]) => [tensor, name]);
+  }
+
   dispose(): void {
     this.arena.dispose();
   }

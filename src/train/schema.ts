@@ -27,6 +27,13 @@ export const trainFields = {
     .boolean()
     .default(false)
     .describe("bf16 weights and activations with f32 master weights and moments; false: f32."),
+  onNonfinite: z
+    .enum(["stop", "skip"])
+    .default("stop")
+    .describe(
+      "A step whose gradient is not finite never changes the weights. stop: the run ends and says which op and " +
+        "layer was the first; skip: it goes on. A skipped step counts as a step, in Adam's bias corrections too.",
+    ),
 
   doEval: z
     .boolean()

@@ -12,7 +12,7 @@ import {
 } from "../native/index.js";
 import { NORM_PARTIALS } from "../optim/adamw.js";
 import { flatBytes, ResidentStore } from "../parallel/resident.js";
-import type { BlockTensors } from "../parallel/store.js";
+import type { BlockTensors, ParamStore } from "../parallel/store.js";
 import { type BatchLimits, type BufferSpec, Buffers, passBuffers } from "./buffers.js";
 import { Pass } from "./pass.js";
 
@@ -47,11 +47,13 @@ export class Session {
   readonly #blocks: readonly BlockSpec[];
   readonly #means: Window;
   readonly #losses: Window;
+  readonly #options: SessionOptions;
 
   constructor(options: SessionOptions) {
     const { shape, blocks, dtype, limits, training, checkpointing = false } = options;
     const mode = { training, checkpointing };
     this.#blocks = blocks;
+    this.#options = options;
     this.device = openDevice(
       options.device ?? "auto",
       options.threads ? { threads: options.threads } : {},
@@ -84,6 +86,12 @@ export class Session {
     if (kind === "master")
       return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
     return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
+  }
+
+  /** The layer walk over the same buffers, enqueued on another stream; while it walks the first must rest. */
+  secondPass(stream: Stream, store: ParamStore): Pass {
+    const { shape, limits, training, checkpointing = false } = this.#options;
+    return new Pass(stream, shape, store, this.buffers, limits, { training, checkpointing });
   }
 
   /** Means and loss terms of the first `count` responses of the step, once they are computed. */

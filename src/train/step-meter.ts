@@ -15,11 +15,7 @@ export class StepMeter {
   readonly #session: Session;
   readonly #clip: Tensor;
   readonly #pairs: boolean;
-  #current:
-    | { facts: StepFacts; examples: number; real: number; computed: number; begun: number }
-    | undefined;
   #waiting: Promise<StepRecord> | undefined;
-  #previous: Promise<StepRecord> | undefined;
   /** When the stream finished the step before, in ms. */
   #lastDone = 0;
 
@@ -29,18 +25,19 @@ export class StepMeter {
     this.#pairs = pairs;
   }
 
-  begin(facts: StepFacts, examples: number): void {
-    this.#current = { facts, examples, real: 0, computed: 0, begun: performance.now() };
-  }
-
-  count(batch: PackedBatch): void {
-    this.#current!.real += batch.realTokens;
-    this.#current!.computed += batch.tokens.length;
-  }
-
-  /** Enqueues the step's only readback. */
-  end(responses: number): void {
-    const { facts, examples, real, computed, begun } = this.#current!;
+  /**
+   * Enqueues the step's only readback.
+   * @param begun when its first op was enqueued, in ms
+   */
+  end(
+    facts: StepFacts,
+    examples: number,
+    batches: readonly PackedBatch[],
+    responses: number,
+    begun: number,
+  ): void {
+    const real = batches.reduce((sum, batch) => sum + batch.realTokens, 0);
+    const computed = batches.reduce((sum, batch) => sum + batch.tokens.length, 0);
     const results = this.#session.readResponses(responses);
     const norm = this.#session.stream.read(this.#clip) as Promise<Float32Array>;
     const record = Promise.all([results, norm]).then(([{ means, losses }, clip]): StepRecord => {
@@ -63,19 +60,11 @@ export class StepMeter {
       };
     });
     record.catch(() => {}); // rejections are seen where the record is awaited
-    this.#previous = this.#waiting;
     this.#waiting = record;
   }
 
-  /** The record of the step before the one just enqueued; undefined for the first. */
-  next(): Promise<StepRecord | undefined> {
-    const record = this.#previous;
-    this.#previous = undefined;
-    return record ?? Promise.resolve(undefined);
-  }
-
-  /** The record of the step just enqueued, once it has run. */
-  flush(): Promise<StepRecord | undefined> {
+  /** The record of the last step whose end is enqueued, once it has run; undefined when it was taken already. */
+  take(): Promise<StepRecord | undefined> {
     const record = this.#waiting;
     this.#waiting = undefined;
     return record ?? Promise.resolve(undefined);

@@ -134,6 +134,7 @@ async function trainLocked(
       source,
       data,
       plan,
+      shape,
       loss,
       settings,
       session,

@@ -3,12 +3,14 @@ import type { Config } from "../config/schema.js";
 import { createOrder } from "../data/order.js";
 import { NumericsError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
+import type { ModelShape } from "../model/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate, type ScheduleOptions } from "../optim/schedule.js";
-import type { Reporter, StepRecord, TrainerState } from "../report/index.js";
+import type { Reporter, TrainerState } from "../report/index.js";
 import { evaluate } from "./evaluate.js";
 import type { RunData } from "./examples.js";
 import { createMilestones, type Milestones } from "./milestones.js";
+import { firstNonFinite } from "./nonfinite.js";
 import { removeOldCheckpoints } from "./output-dir.js";
 import { type RunPlan, scheduleOptions } from "./plan.js";
 import { type RunState, saveCheckpoint, saveModel } from "./run-checkpoint.js";
@@ -22,6 +24,7 @@ export interface TrainingParts {
   readonly source: ConfigFile;
   readonly data: RunData;
   readonly plan: RunPlan;
+  readonly shape: ModelShape;
   readonly loss: Loss;
   /** Settings that go into every checkpoint. */
   readonly settings: Omit<RunState, "step" | "evaluatedStep">;
@@ -74,11 +77,10 @@ export class TrainingRun {
     await this.#evaluateIfDue();
     while (this.#step < plan.totalSteps && !stopped()) {
       await this.#enqueueStep();
-      this.#report(await this.#meter.next()); // of the step before: this one is queued and runs on
       await this.#evaluateIfDue();
       if (this.#milestones.saveDue(this.#step) && !stopped()) await this.#save();
     }
-    this.#report(await this.#meter.flush());
+    await this.#reportLast();
 
     const interrupted = this.#step < plan.totalSteps || this.#evaluationMissing();
     if (!interrupted) await saveModel(session, config.outputDir, source, config);
@@ -86,41 +88,71 @@ export class TrainingRun {
     return { step: this.#step, interrupted };
   }
 
-  /** One optimizer step: gradients of its micro-batches, clip, update. Waits only where the loss does. */
+  /**
+   * One optimizer step: gradients of its micro-batches, clip, update. The step before is reported while the
+   * gradients are computed, so that the stream never drains; where that step failed, nothing has changed the
+   * weights since.
+   */
   async #enqueueStep(): Promise<void> {
-    const { data, plan, session } = this.#parts;
+    const { session } = this.#parts;
     const { stream, store, pass } = session;
-    const members = this.#order(this.#step);
+    const { members, batches, stepLoss } = this.#work(this.#step);
     this.#step++;
-    const scoredTokens = members.reduce((sum, i) => sum + data.train.scoredTokens[i]!, 0);
-    const scale = this.#loss.scale({ examples: members.length, scoredTokens });
     const rate = learningRate(this.#schedule, this.#step);
     const epoch = this.#milestones.epochsAfter(this.#step);
-    this.#meter.begin({ step: this.#step, epoch, learning_rate: rate }, members.length);
+    const facts = { step: this.#step, epoch, learning_rate: rate };
+    const began = performance.now();
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
-    for (const batch of data.train.pack(members, plan.limits.tokens)) {
-      await pass.train(batch, { loss: this.#loss, scale }, responses);
+    for (const batch of batches) {
+      await pass.train(batch, stepLoss, responses);
       responses += batch.responses.length / 3;
-      this.#meter.count(batch);
     }
+    await this.#reportLast();
     this.#optimizer.step(stream, this.#step, rate);
-    this.#meter.end(responses);
+    this.#meter.end(facts, members.length, batches, responses, began);
   }
 
-  /** Passes a step's record on. @throws NumericsError when its loss or gradient is not finite. */
-  #report(record: StepRecord | undefined): void {
+  /** The micro-batches of a step (from 0) and what its losses are scaled with. */
+  #work(step: number) {
+    const { data, plan } = this.#parts;
+    const members = this.#order(step);
+    const scoredTokens = members.reduce((sum, i) => sum + data.train.scoredTokens[i]!, 0);
+    const scale = this.#loss.scale({ examples: members.length, scoredTokens });
+    const batches = data.train.pack(members, plan.limits.tokens);
+    return { members, batches, stepLoss: { loss: this.#loss, scale } };
+  }
+
+  /**
+   * Passes on the record of the last step whose update is enqueued.
+   * @throws NumericsError when its loss or gradient is not finite and the recipe does not say to skip it.
+   */
+  async #reportLast(): Promise<void> {
+    const record = await this.#meter.take();
     if (!record) return;
+    const { config, reporter } = this.#parts;
     const { step, loss, grad_norm } = record;
-    if (!Number.isFinite(loss) || !Number.isFinite(grad_norm)) {
-      throw new NumericsError(
-        `step ${step}: loss ${loss}, gradient norm ${grad_norm}: expected finite numbers`,
-        {
-          hint: "lower learning_rate, or look for NaN in the model's weights; the last checkpoint is intact",
-        },
-      );
-    }
-    this.#parts.reporter.step(record);
+    if (Number.isFinite(loss) && Number.isFinite(grad_norm)) return reporter.step(record);
+    const what = `step ${step}: loss ${loss}, gradient norm ${grad_norm}: expected finite numbers`;
+    // A finite norm beside a loss that is none: the update was made, so there is nothing to skip.
+    if (config.onNonfinite === "stop" || Number.isFinite(grad_norm))
+      throw await this.#failure(step, what);
+    reporter.notice(`${what}; the step is skipped, the weights stay as they are`);
+    reporter.step({ ...record, skipped: true });
+  }
+
+  /** The error of a step that failed, naming the op that was the first to write a value that is not finite. */
+  async #failure(step: number, what: string): Promise<NumericsError> {
+    const { session, shape } = this.#parts;
+    await session.stream.done();
+    const { batches, stepLoss } = this.#work(step - 1);
+    const first = await firstNonFinite(session, shape, batches, stepLoss);
+    const why = first
+      ? `first in ${first}`
+      : "every value of its passes is finite, but the square of a gradient or a sum of losses is not";
+    return new NumericsError(`${what}; ${why}`, {
+      hint: "lower learning_rate, or look for NaN in the model's weights; the last checkpoint is intact. on_nonfinite: skip leaves such steps out",
+    });
   }
 
   #evaluationMissing(): boolean {
@@ -131,7 +163,7 @@ export class TrainingRun {
 
   async #evaluateIfDue(): Promise<void> {
     if (!this.#evaluationMissing()) return;
-    this.#report(await this.#meter.flush());
+    await this.#reportLast();
     const { data, plan, session, reporter, stopped } = this.#parts;
     const round = { maxTokens: plan.limits.tokens, round: plan.limits.stepExamples, stopped };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
@@ -142,7 +174,7 @@ export class TrainingRun {
   }
 
   async #save(): Promise<void> {
-    this.#report(await this.#meter.flush());
+    await this.#reportLast();
     const { config, session, settings, source, trainerState } = this.#parts;
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
     const dir = await saveCheckpoint(session, state, trainerState.toJson(), source, config);

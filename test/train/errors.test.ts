@@ -195,7 +195,7 @@ test("NaN in the model's weights stops the run at step 1, before anything is sav
     }),
     failure(
       "NumericsError",
-      /^step 1: loss NaN, gradient norm NaN: expected finite numbers$/,
+      /^step 1: loss NaN, gradient norm NaN: expected finite numbers; first in layer 0, forward: matmul /,
       /NaN in the model's weights/,
     ),
   );
@@ -219,7 +219,7 @@ test("a run that diverges stops with exit code 1, and its last checkpoint is int
   assert.equal(code, 1);
   assert.match(
     stderr,
-    /simper-native: step \d+: loss .*: expected finite numbers\n {2}lower learning_rate/,
+    /simper-native: step \d+: loss .*: expected finite numbers; first in .*\n {2}lower learning_rate/,
   );
   const step = checkpointSteps(outputDir).at(-1)!;
   assert.equal(outputOf(outputDir).steps.at(-1)!.step, step);

@@ -7,6 +7,7 @@ import type { TestContext } from "node:test";
 import { openSafetensors } from "#src/checkpoint/safetensors.js";
 import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
+import type { Loss } from "#src/loss/index.js";
 import { createJsonlReporter, type Reporter } from "#src/report/index.js";
 import { train } from "#src/train/trainer.js";
 import { fixture, root } from "../support/paths.js";
@@ -84,7 +85,12 @@ export type MetricRecord = Record<string, number> & { step: number };
 /** Runs a recipe in this process; `watch` sees what happens, too. */
 export async function runRecipe(
   input: RecipeInput & { outputDir: string },
-  options: { watch?: Partial<Reporter>; signal?: AbortSignal; threads?: number } = {},
+  options: {
+    watch?: Partial<Reporter>;
+    signal?: AbortSignal;
+    threads?: number;
+    loss?: Loss;
+  } = {},
 ) {
   const notices: string[] = [];
   const silent: Reporter = { start() {}, step() {}, eval() {}, notice() {}, end() {} };
@@ -93,6 +99,7 @@ export async function runRecipe(
     config: defineConfig(input).config,
     device: "cpu",
     reporters: [createJsonlReporter(), watch],
+    ...(options.loss ? { loss: options.loss } : {}),
     ...(options.signal ? { signal: options.signal } : {}),
     ...(options.threads ? { threads: options.threads } : {}),
   });
