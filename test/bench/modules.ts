@@ -1,0 +1,85 @@
+import path from "node:path";
+import { pathToFileURL } from "node:url";
+import { root } from "../support/paths.js";
+
+/** The parts of bench/lib that the tests use; the files themselves are plain JavaScript. */
+export interface Lengths {
+  mean: number;
+  least: number;
+  most: number;
+}
+
+export interface BenchModel {
+  name: string;
+  hiddenSize: number;
+  numLayers: number;
+  numHeads: number;
+  numKvHeads: number;
+  intermediateSize: number;
+  vocabSize: number;
+  tied: boolean;
+  prompt: Lengths;
+  response: Lengths;
+  batch: number;
+  accumulation: number;
+  maxLength: number;
+  dtype: "bf16" | "f32";
+}
+
+export interface Pair {
+  prompt: number[];
+  chosen: number[];
+  rejected: number[];
+}
+
+export interface Spread {
+  median: number;
+  min: number;
+  max: number;
+  n: number;
+}
+
+interface Modules {
+  "models.mjs": {
+    models: Record<string, BenchModel>;
+    configJson(model: BenchModel): Record<string, unknown>;
+    pairsPerStep(model: BenchModel): number;
+  };
+  "pairs.mjs": {
+    SIGMA: number;
+    makePairs(model: BenchModel, count: number, seed: number): Pair[];
+    countTokens(pairs: readonly Pair[]): Record<"pairs" | "real" | "computed" | "scored", number>;
+    tokenizedRow(pair: Pair): Record<string, number[]>;
+  };
+  "flops.mjs": {
+    visibleKeys(pair: Pair): number;
+    parameterCount(model: BenchModel): number;
+    stepFlops(
+      model: BenchModel,
+      pairs: readonly Pair[],
+    ): Record<"linear" | "head" | "attention" | "total", number>;
+  };
+  "model-files.mjs": { writeModel(model: BenchModel, folder: string): void };
+  "statistics.mjs": {
+    median(values: readonly number[]): number;
+    spread(values: readonly number[]): Spread;
+    showSpread(s: Spread, digits?: number): string;
+  };
+  "report.mjs": {
+    summarize(
+      model: BenchModel,
+      pairs: readonly Pair[],
+      own: readonly unknown[],
+      peers: Readonly<Record<string, readonly unknown[]>>,
+    ): {
+      own: Record<string, number> & { stepSeconds: Spread };
+      profile: { op: string; share: number }[];
+      peers: { variant: string; ratio: Spread; pairsPerSecond: number }[];
+    };
+  };
+}
+
+/** Imports one of the benchmark's files. */
+export async function benchModule<Name extends keyof Modules>(name: Name): Promise<Modules[Name]> {
+  return (await import(pathToFileURL(path.join(root, "bench", "lib", name)).href)) as Modules[Name];
+}
