@@ -10,52 +10,101 @@
 //
 //   Rows go in chunks of kChunk, so that p and ds (16 KiB each) stay in L1 and L2 between the
 //   products that use them. The chunks of a tile are the same wherever it is called from: equal
-//   bits from every schedule.
+//   bits from every schedule. Here with the f32 micro-kernel, in attention_amx_gradient.h with AMX.
 namespace simper::cpu::attention {
 
 constexpr int64_t kChunk = 64;
 
-// Packed query rows, stacked as (position, head); `width` floats each.
-struct QueryRows {
-  float *q, *d_o, *dq;  // q carries the 1/√D
+// Query rows, stacked as (position, head).
+struct QueryRange {
   float *lse, *delta;
   int64_t rows, begin, heads;  // `begin` is the first position, `heads` the G of (position, head)
-
-  static int64_t floats(int64_t rows, int64_t width) {
-    const int64_t padded = round_up(rows, kLanes);
-    return 3 * padded * width + 2 * padded;
-  }
-  void take(Scratch& scratch, int64_t max_rows, int64_t width) {
-    const int64_t padded = round_up(max_rows, kLanes);
-    for (float** p : {&q, &d_o, &dq}) *p = scratch.take(padded * width);
-    for (float** p : {&lse, &delta}) *p = scratch.take(padded);
-  }
 };
 
-// Packed keys of a tile and their gradients.
-struct KeyRows {
-  float *k, *k_transposed, *v_transposed, *dk, *dv;
+struct KeyRange {
   int64_t count, begin;
-
-  static int64_t floats(int64_t width) { return 5 * kKeys * width; }
-  void take(Scratch& scratch, int64_t width) {
-    for (float** p : {&k, &k_transposed, &v_transposed, &dk, &dv}) *p = scratch.take(kKeys * width);
-  }
 };
 
-class GradientTile {
+// How many keys of the tile row r sees, on the diagonal; may be 0 and below.
+inline int64_t visible(const QueryRange& q, const KeyRange& keys, int64_t r) {
+  return std::min(keys.count, q.begin + r / q.heads + 1 - keys.begin);
+}
+
+class F32Gradient {
  public:
+  // Packed query rows of `width` floats; q carries the 1/√D.
+  struct Queries : QueryRange {
+    float *q, *d_o, *dq;
+    int64_t D, width;
+
+    static int64_t floats(int64_t rows, int64_t D) {
+      const int64_t padded = round_up(rows, kLanes);
+      return 3 * padded * round_up(D, kLanes) + 2 * padded;
+    }
+    Queries(Scratch& scratch, int64_t max_rows, int64_t D) : D(D), width(round_up(D, kLanes)) {
+      const int64_t padded = round_up(max_rows, kLanes);
+      for (float** p : {&q, &d_o, &dq}) *p = scratch.take(padded * width);
+      for (float** p : {&lse, &delta}) *p = scratch.take(padded);
+    }
+    template <class T>
+    void load(int64_t r, const T* q_rows, const T* d_o_rows, int64_t count) {
+      pack(q + r * width, width, q_rows, D, count, D, scale());
+      pack(d_o + r * width, width, d_o_rows, D, count, D, 1.0f);
+    }
+    // After the last row: zeros where a step of kRows reads past it, and dq = 0.
+    void finish_loading() {
+      const int64_t padded = round_up(rows, kLanes);
+      for (float* p : {q, d_o}) std::fill(p + rows * width, p + padded * width, 0.0f);
+      for (float* p : {lse, delta}) std::fill(p + rows, p + padded, 0.0f);
+      std::fill(dq, dq + padded * width, 0.0f);
+    }
+    template <class T>
+    void store(T* to, int64_t r, int64_t count) const {
+      unpack(to, D, dq + r * width, width, count, D, scale());
+    }
+    float scale() const { return 1.0f / std::sqrt(static_cast<float>(D)); }
+  };
+
+  // Packed keys of a tile and their gradients, in floats(D) floats of the caller.
+  struct Keys : KeyRange {
+    float *k, *k_transposed, *v_transposed, *dk, *dv;
+    int64_t D, width;
+
+    static int64_t floats(int64_t D) { return 5 * kKeys * round_up(D, kLanes); }
+    Keys(float* memory, int64_t D, KeyRange range)
+        : KeyRange(range), D(D), width(round_up(D, kLanes)) {
+      for (float** p : {&k, &k_transposed, &v_transposed, &dk, &dv}) {
+        *p = memory;
+        memory += kKeys * width;
+      }
+    }
+    template <class T>
+    void load(const T* k_rows, const T* v_rows, int64_t stride) {
+      pack(k, width, k_rows, stride, count, D, 1.0f);
+      pack_transposed(k_transposed, k_rows, stride, count, D);
+      pack_transposed(v_transposed, v_rows, stride, count, D);
+    }
+    void clear() {
+      std::fill(dk, dk + kKeys * width, 0.0f);
+      std::fill(dv, dv + kKeys * width, 0.0f);
+    }
+    template <class T>
+    void store(T* dk_rows, T* dv_rows, int64_t stride) const {
+      unpack(dk_rows, stride, dk, width, count, D, 1.0f);
+      unpack(dv_rows, stride, dv, width, count, D, 1.0f);
+    }
+  };
+
   static int64_t scratch_floats() { return 2 * kChunk * kKeys; }
 
-  GradientTile(Scratch& scratch, int64_t D) : D_(D), width_(round_up(D, kLanes)) {
+  F32Gradient(Scratch& scratch, int64_t D) : D_(D), width_(round_up(D, kLanes)) {
     p_ = scratch.take(kChunk * kKeys);
     ds_ = scratch.take(kChunk * kKeys);
   }
 
   // `causal`: a key is seen from its own position on; else by every row (the tile lies in the
   // prefix).
-  void add(const QueryRows& q, const KeyRows& keys, bool causal, bool want_queries,
-           bool want_keys) {
+  void add(const Queries& q, const Keys& keys, bool causal, bool want_queries, bool want_keys) {
     for (int64_t chunk = 0; chunk < q.rows; chunk += kChunk) {
       const int64_t end = std::min(chunk + kChunk, q.rows);
       for (int64_t r = chunk; r < end; r += kRows) {
@@ -87,12 +136,8 @@ class GradientTile {
   }
 
  private:
-  static int64_t visible(const QueryRows& q, const KeyRows& keys, int64_t r) {
-    return std::min(keys.count, q.begin + r / q.heads + 1 - keys.begin);
-  }
-
   // p and ds of kRows rows from r on, in whole vectors; 0 where a row does not see the key.
-  void scores(const QueryRows& q, const KeyRows& keys, int64_t r, int64_t chunk, int64_t seen,
+  void scores(const Queries& q, const Keys& keys, int64_t r, int64_t chunk, int64_t seen,
               bool causal) {
     float *p = p_ + (r - chunk) * kKeys, *ds = ds_ + (r - chunk) * kKeys;
     const int64_t vecs = (seen + kLanes - 1) / kLanes;

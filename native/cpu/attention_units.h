@@ -1,5 +1,7 @@
 #pragma once
 #include "cpu/attention_amx.h"
+#include "cpu/attention_amx_gradient.h"
+#include "cpu/attention_gradient.h"
 #include "cpu/attention_online.h"
 #include "cpu/parallel.h"
 
@@ -9,11 +11,13 @@ namespace simper::cpu::attention {
 
 struct F32Unit {
   using Forward = F32Forward;
+  using Gradient = F32Gradient;
 };
 
 #ifdef SIMPER_ATTENTION_AMX
 struct AmxUnit {
   using Forward = amx::Forward;
+  using Gradient = amx::Gradient;
 };
 #endif
 
