@@ -7,6 +7,7 @@ export class SimperError extends Error {
   readonly code: string;
   /** What the user can do about it, printed on its own line. */
   readonly hint: string | undefined;
+  /** What the command line ends with. */
   readonly exitCode: number;
 
   constructor(
@@ -22,60 +23,66 @@ export class SimperError extends Error {
   }
 }
 
-type Options = { hint?: string | undefined; cause?: unknown };
+/** What an error can be given besides its message. */
+export type ErrorDetails = {
+  /** What the user can do about it. */
+  hint?: string | undefined;
+  /** The error behind it. */
+  cause?: unknown;
+};
 
 /** A recipe or a command line that cannot be used. Exit code 2. */
 export class ConfigError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Config", message, { ...options, exitCode: 2 });
   }
 }
 
 /** Training data, tokenizer or chat template that cannot be used. Exit code 2. */
 export class DataError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Data", message, { ...options, exitCode: 2 });
   }
 }
 
 /** A model directory, safetensors file or checkpoint that cannot be read or written. */
 export class CheckpointError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Checkpoint", message, options);
   }
 }
 
 /** An op called with shapes, dtypes or handles that break its contract. */
 export class ContractError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Contract", message, options);
   }
 }
 
 /** The run does not fit into memory. */
 export class MemoryError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Memory", message, options);
   }
 }
 
 /** A device that is missing or failed while running an op. */
 export class DeviceError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Device", message, options);
   }
 }
 
 /** A loss or gradient that is not finite. */
 export class NumericsError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Numerics", message, options);
   }
 }
 
 /** The native addon is missing or does not load. */
 export class AddonError extends SimperError {
-  constructor(message: string, options: Options = {}) {
+  constructor(message: string, options: ErrorDetails = {}) {
     super("Addon", message, options);
   }
 }

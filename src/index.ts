@@ -1,30 +1,48 @@
 /**
- * Preference fine-tuning with SimPER from Node.js.
+ * Preference fine-tuning with SimPER from Node.js: training, scoring and generation.
+ * The ops themselves are in `simper-native/native`.
  *
  * @example
  * import { loadRecipe, train } from "simper-native";
  * const { config, baseDir } = loadRecipe("configs/quickstart.yaml", ["--max_steps", "10"]);
- * await train({ config, baseDir });
+ * await train({ config, baseDir, onStep: ({ step, loss }) => console.log(step, loss) });
  *
- * @packageDocumentation
+ * @module simper-native
  */
 export { defineConfig, type LoadOptions, loadRecipe, type Recipe } from "./config/load.js";
 export type { Config, RecipeInput } from "./config/schema.js";
+export type { Message } from "./data/types.js";
 export * from "./errors.js";
 export { type GenerateOptions, generate } from "./inference/generate.js";
+export { type LoadedModel, loadModel } from "./inference/loaded-model.js";
 export { type InferenceOptions, type ModelSource, readModel } from "./inference/model.js";
 export { greedy, type Sampler, temperatureSampler } from "./inference/sample.js";
-export { type Score, score } from "./inference/score.js";
+export { type Score, type ScoreOptions, score } from "./inference/score.js";
 export {
+  type HostGradient,
+  type HostPair,
+  type HostPairTerm,
+  type HostResponse,
+  type HostSequenceTerm,
+  hostPairLoss,
+  hostSequenceLoss,
+  type Loss,
+} from "./loss/index.js";
+export type { ModelShape } from "./model/index.js";
+export {
+  type ConsoleOptions,
   combineReporters,
   createConsoleReporter,
   createJsonlReporter,
   type EvalRecord,
+  type PairMetric,
+  pairMetrics,
   type Reporter,
   type RunInfo,
   type RunSummary,
   type StepRecord,
 } from "./report/index.js";
+export type { BatchLimits } from "./train/buffers.js";
 export { makePlan } from "./train/make-plan.js";
 export type { MemoryLine, RunPlan } from "./train/plan.js";
 export { type TrainOptions, train } from "./train/trainer.js";

@@ -1,7 +1,7 @@
 import { Command } from "commander";
-import { readJsonObject } from "../data/tokenizer.js";
 import { ConfigError } from "../errors.js";
 import { generate } from "../inference/generate.js";
+import { endOfSequence } from "../inference/loaded-model.js";
 import { readModel } from "../inference/model.js";
 import { readTokenRows } from "../inference/rows.js";
 import { greedy, temperatureSampler } from "../inference/sample.js";
@@ -51,7 +51,7 @@ Example:
       const decoder = await tokenizer().catch(() => undefined);
       const eosIds = options.ignore_eos
         ? []
-        : await endOfSequence(options.model, source.config, decoder?.eos?.id);
+        : await endOfSequence(options.model, source.config, decoder);
       const settings = {
         maxNewTokens: options.max_new_tokens,
         sampler: options.temperature
@@ -71,15 +71,4 @@ Example:
       }
       await out.close();
     });
-}
-
-/** As transformers: generation_config.json, else config.json, and else the tokenizer. */
-async function endOfSequence(
-  dir: string,
-  config: Readonly<Record<string, unknown>>,
-  tokenizerEos: number | undefined,
-): Promise<number[]> {
-  const generation = await readJsonObject(`${dir}/generation_config.json`);
-  const value = generation?.eos_token_id ?? config.eos_token_id ?? tokenizerEos ?? [];
-  return (Array.isArray(value) ? value : [value]).filter((id) => typeof id === "number");
 }

@@ -17,6 +17,7 @@ import {
 } from "./schema.js";
 import { type Place, parseYamlMap } from "./yaml.js";
 
+/** A recipe read from a file, with overrides applied. */
 export interface Recipe {
   /** Every key with its default filled in; frozen. */
   readonly config: Config;
@@ -24,9 +25,11 @@ export interface Recipe {
   readonly notices: readonly string[];
   /** The recipe file as named by the caller, and the folder it lies in. */
   readonly path: string;
+  /** The folder that the recipe lies in: give it to train(), so that relative paths are found. */
   readonly baseDir: string;
 }
 
+/** What {@link loadRecipe} should know of its caller. */
 export interface LoadOptions {
   /** Options of the calling command (`--device`), so that a mistyped one is recognised. */
   readonly flags?: readonly string[];

@@ -1,6 +1,8 @@
 /** One chat message, as in the `messages`, `chosen` and `rejected` columns of Hugging Face datasets. */
 export interface Message {
+  /** `system`, `user` or `assistant`, as the chat template has it. */
   readonly role: string;
+  /** What is said. */
   readonly content: string;
 }
 

@@ -8,12 +8,15 @@ import { type CachedAttention, KvCache } from "./kv-cache.js";
 import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
 import { greedy, type Sampler } from "./sample.js";
 
+/** How prompts are continued. */
 export interface GenerateOptions extends InferenceOptions {
+  /** Longest answer in tokens. */
   readonly maxNewTokens: number;
   /** Default: the most probable token. */
   readonly sampler?: Sampler;
   /** Ids that end an answer; they are part of it. None: answers run to `maxNewTokens`. */
   readonly eosIds?: readonly number[];
+  /** Name of a prompt in error messages, `file:line` for example; default: `row 3`. */
   readonly where?: (row: number) => string;
 }
 
@@ -30,8 +33,11 @@ interface Sequence {
 }
 
 /**
- * Continues prompts with a key/value cache; yields the new tokens of each prompt in order.
+ * Continues prompts with a key/value cache; yields the new tokens of each prompt in order. The weights are
+ * read when the iteration starts and freed when it ends.
  *
+ * @param source what {@link readModel} or {@link loadModel} returned
+ * @param prompts token ids of each prompt
  * @throws DataError for an empty prompt or an id that the vocabulary does not have.
  * @example
  * const model = await readModel("outputs/quickstart");
@@ -83,7 +89,7 @@ async function answer(
   keys: KvCache,
   batch: readonly Sequence[],
   maxTokens: number,
-  { maxNewTokens, sampler = greedy, eosIds = [] }: GenerateOptions,
+  { maxNewTokens, sampler = greedy, eosIds = [], signal }: GenerateOptions,
 ): Promise<void> {
   const ended = new Set(eosIds);
   const next = (sequences: readonly Sequence[], chosen: readonly number[]) =>
@@ -95,12 +101,14 @@ async function answer(
   let active: Sequence[] = [];
   if (maxNewTokens === 0) return;
   for (const group of groupsOf(batch, maxTokens)) {
+    signal?.throwIfAborted();
     const { packed, slots } = packPrompts(group);
     active.push(
       ...next(group, await step(session, shape, packed, keys.prefill(slots), group, sampler)),
     );
   }
   while (active.length > 0) {
+    signal?.throwIfAborted();
     const { packed, slots, ranges } = packTokens(active);
     const chosen = await step(session, shape, packed, keys.decode(slots, ranges), active, sampler);
     active = next(active, chosen);

@@ -11,22 +11,35 @@ const LOGITS_BYTES = 64 << 20;
 
 /** A model directory opened for reading: its sizes and where it lies. */
 export interface ModelSource {
+  /** The directory. */
   readonly dir: string;
+  /** Sizes of the model. */
   readonly shape: ModelShape;
+  /** Content of config.json. */
   readonly config: Readonly<Record<string, unknown>>;
 }
 
-/** @throws CheckpointError when the directory is no model of a supported family. */
+/**
+ * Reads the config of a model directory; no tokenizer, no weights yet.
+ *
+ * @param dir model directory in Hugging Face format
+ * @throws CheckpointError when the directory is no model of a supported family.
+ */
 export async function readModel(dir: string): Promise<ModelSource> {
   const file = await readConfigFile(dir);
   return { dir, shape: readModelShape(file), config: file.fields };
 }
 
+/** Where and how a forward pass runs. */
 export interface InferenceOptions {
+  /** Default: the best device present. */
   readonly device?: DeviceName;
+  /** Compute threads; default: the cores this process may use. */
   readonly threads?: number;
   /** bf16 weights and activations; default f32. */
   readonly bf16?: boolean;
+  /** When aborted, the iteration throws its reason before the next forward pass. */
+  readonly signal?: AbortSignal;
 }
 
 /**

@@ -2,13 +2,20 @@ import { packLengths, packSequences } from "../data/pack.js";
 import { checkIds } from "../train/examples.js";
 import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
 
-/** Log-probabilities of one row. */
+/** Log-probabilities of one sequence. */
 export interface Score {
   /** (n − 1) natural log of p(ids[t + 1] | ids[0..t]). */
   readonly logps: Float32Array;
+  /** Sum of logps. */
   readonly sum: number;
-  /** 0 for a row without logps. */
+  /** Their mean; 0 for a row without logps. */
   readonly mean: number;
+}
+
+/** How sequences are scored. */
+export interface ScoreOptions extends InferenceOptions {
+  /** Name of a sequence in error messages, `file:line` for example; default: `row 3`. */
+  readonly where?: (row: number) => string;
 }
 
 /** Tokens run at once; more gains nothing on a CPU. */
@@ -17,8 +24,11 @@ const TOKENS = 4096;
 const ROWS = 64;
 
 /**
- * Scores token sequences: log p of each token given those before it.
+ * Scores token sequences: log p of each token given those before it. The weights are read when the iteration
+ * starts and freed when it ends.
  *
+ * @param source what {@link readModel} or {@link loadModel} returned
+ * @param sequences token ids of each sequence
  * @throws DataError naming the row and the id that the vocabulary does not have.
  * @example
  * for await (const { mean } of score(await readModel("outputs/model"), [[1, 2, 3]])) console.log(mean);
@@ -26,7 +36,7 @@ const ROWS = 64;
 export async function* score(
   source: ModelSource,
   sequences: readonly ArrayLike<number>[],
-  options: InferenceOptions & { readonly where?: (row: number) => string } = {},
+  options: ScoreOptions = {},
 ): AsyncGenerator<Score> {
   const where = options.where ?? ((row: number) => `row ${row}`);
   sequences.forEach((ids, row) => {
@@ -48,6 +58,7 @@ export async function* score(
           const ids = Int32Array.from(chunk[scored[member]!]!);
           return { ids, labels: ids };
         });
+        options.signal?.throwIfAborted();
         const [packed] = packSequences(batch, { maxTokens: tokens });
         const logps = await session.pass.score(packed!);
         let offset = 0;

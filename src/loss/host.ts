@@ -12,6 +12,14 @@ export interface HostResponse {
   readonly mean: number;
 }
 
+/** A pair as a loss in JavaScript sees it. */
+export interface HostPair {
+  /** The preferred response. */
+  readonly chosen: HostResponse;
+  /** The other one. */
+  readonly rejected: HostResponse;
+}
+
 /**
  * Derivative of an example's loss with respect to a response: a number is d loss / d mean, an array holds
  * d loss / d logps, token by token.
@@ -56,10 +64,7 @@ export interface HostSequenceTerm {
  */
 export function hostPairLoss(
   name: string,
-  term: (pair: {
-    readonly chosen: HostResponse;
-    readonly rejected: HostResponse;
-  }) => HostPairTerm | Promise<HostPairTerm>,
+  term: (pair: HostPair) => HostPairTerm | Promise<HostPairTerm>,
 ): Loss {
   return hostLoss(name, "pairs", async ([chosen, rejected]) => {
     const result = await term({ chosen: chosen!, rejected: rejected! });

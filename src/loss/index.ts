@@ -4,6 +4,7 @@ import { simper } from "./simper.js";
 
 export {
   type HostGradient,
+  type HostPair,
   type HostPairTerm,
   type HostResponse,
   type HostSequenceTerm,

@@ -2,15 +2,25 @@ import { CheckpointError } from "../errors.js";
 
 /** The sizes and constants of a decoder model that decide its arithmetic. */
 export interface ModelShape {
+  /** The config's model_type. */
   readonly family: string;
+  /** C. */
   readonly hiddenSize: number;
+  /** L. */
   readonly numLayers: number;
+  /** H, query heads. */
   readonly numHeads: number;
+  /** K, key/value heads. */
   readonly numKvHeads: number;
+  /** D. */
   readonly headDim: number;
+  /** F. */
   readonly intermediateSize: number;
+  /** V. */
   readonly vocabSize: number;
+  /** Added to the mean square in RMSNorm. */
   readonly rmsNormEps: number;
+  /** Base of the rotary frequencies. */
   readonly ropeTheta: number;
   /** The LM head is the embedding matrix. */
   readonly tiedEmbeddings: boolean;

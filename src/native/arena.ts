@@ -12,8 +12,11 @@ export function alignedBytes(dtype: DType, shape: readonly number[]): number {
  * `dispose()`: work already enqueued keeps it alive until it is done.
  */
 export class Arena {
+  /** Handle of the addon. */
   readonly id: number;
+  /** Appears in error messages. */
   readonly name: string;
+  /** Bytes reserved. */
   readonly bytes: number;
 
   /** Use {@link Device.arena}. */
@@ -35,10 +38,12 @@ export class Arena {
     return loadAddon().arenaUsed(this.id);
   }
 
+  /** Frees the arena with all its tensors; using one afterwards is an error. Enqueued work is not disturbed. */
   dispose(): void {
     loadAddon().closeArena(this.id);
   }
 
+  /** {@link Arena.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -5,11 +5,19 @@ import { Stream } from "./stream.js";
 
 /** Devices a recipe can name; `auto` takes the best one present. */
 export const DEVICE_NAMES = ["cpu", "cuda", "auto"] as const;
+/** One of {@link DEVICE_NAMES}. */
 export type DeviceName = (typeof DEVICE_NAMES)[number];
 
-/** A device: where memory lies and ops run. Owns nothing but its handle; dispose it last. */
+/**
+ * A device: where memory lies and ops run. Owns nothing but its handle; dispose it last.
+ *
+ * Owners of memory and threads (Device, Stream, Arena) have `dispose()` and work with `using` where the language
+ * has it. What is forgotten is closed when the thread ends; the garbage collector frees no device memory.
+ */
 export class Device {
+  /** Handle of the addon. */
   readonly id: number;
+  /** `cpu`. */
   readonly name: string;
 
   constructor(id: number, name: string) {
@@ -17,7 +25,12 @@ export class Device {
     this.name = name;
   }
 
-  /** Reserves zeroed memory. @throws MemoryError when there is not enough. */
+  /**
+   * Reserves zeroed memory.
+   * @param bytes a tensor takes its bytes, rounded up to 64: {@link alignedBytes}
+   * @param name appears in error messages
+   * @throws MemoryError when there is not enough, or `bytes` is no size.
+   */
   arena(bytes: number, name: string): Arena {
     checkBytes(name, bytes);
     return new Arena(this.id, bytes, name);
@@ -32,10 +45,12 @@ export class Device {
     return new Stream(this.id, options.synchronous ?? process.env.SIMPER_SYNC === "1");
   }
 
+  /** Closes the device; its streams and arenas are disposed first. */
   dispose(): void {
     loadAddon().closeDevice(this.id);
   }
 
+  /** {@link Device.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -52,9 +67,24 @@ export function requireDevice(name: DeviceName): void {
 }
 
 /**
- * Opens a device.
- * @param options.threads compute threads of each stream; default: the cores this process may use.
- * @throws DeviceError when the device is not there.
+ * Opens a device. May be called any number of times, and in worker threads: each thread has handles of its own.
+ *
+ * @param name `auto` takes the best one present
+ * @param options `threads`: compute threads of each stream; default: the cores this process may use
+ * @throws DeviceError when the device is not there; AddonError when the addon is not built.
+ * @example
+ * const device = openDevice("cpu");
+ * const s = device.stream();
+ * const arena = device.arena(1 << 20, "example");
+ * try {
+ *   const x = arena.tensor("f32", [2, 3]);
+ *   s.fill(x, 1);
+ *   console.log(await s.read(x));
+ * } finally {
+ *   s.dispose();
+ *   arena.dispose();
+ *   device.dispose();
+ * }
  */
 export function openDevice(name: DeviceName = "auto", options: { threads?: number } = {}): Device {
   requireDevice(name);

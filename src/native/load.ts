@@ -37,7 +37,9 @@ export interface Addon {
 export interface OpTime {
   /** Name in the op table, or `write`, `read`. */
   readonly op: string;
+  /** How often it ran. */
   readonly calls: number;
+  /** Time of all calls together. */
   readonly seconds: number;
 }
 
@@ -45,16 +47,28 @@ export interface OpTime {
 export interface AddonInfo {
   /** File the addon was loaded from. */
   readonly path: string;
+  /** The CPU device. */
   readonly cpu: {
     /** Best instruction set oneDNN will use. */
     readonly isa: string;
+    /** Version of oneDNN. */
     readonly onednn: string;
+    /** Cores this process may use. */
     readonly threads: number;
-    /** Whether bf16 GEMMs run in hardware, and the kernel oneDNN picks for them. */
+    /** Whether bf16 GEMMs run in hardware. */
     readonly bf16: boolean;
+    /** The kernel that oneDNN picks for them. */
     readonly bf16Kernel: string;
   };
-  readonly backends: readonly { name: string; available: boolean; detail: string }[];
+  /** What else could be there, and what is missing. */
+  readonly backends: readonly {
+    /** `CUDA`, `NCCL` or `MPI`. */
+    name: string;
+    /** Whether it can be used. */
+    available: boolean;
+    /** Version, or what is missing. */
+    detail: string;
+  }[];
 }
 
 let loaded: { addon: Addon; path: string } | undefined;

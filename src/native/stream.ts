@@ -13,6 +13,7 @@ export interface Stream extends Ops {}
  */
 // biome-ignore lint/suspicious/noUnsafeDeclarationMerging: the methods exist once the addon is loaded
 export class Stream {
+  /** Handle of the addon. */
   readonly id: number;
 
   /** Use {@link Device.stream}. */
@@ -56,6 +57,7 @@ export class Stream {
     loadAddon().closeStream(this.id);
   }
 
+  /** {@link Stream.dispose}, for `using`. */
   [Symbol.dispose](): void {
     this.dispose();
   }

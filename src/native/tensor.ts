@@ -3,6 +3,7 @@ import { type Addon, loadAddon } from "./load.js";
 
 /** Element types, in the order of native/core/dtype.h. `f16` is for loading and saving only. */
 export const DTYPES = ["f32", "bf16", "f16", "i32"] as const;
+/** One of {@link DTYPES}. */
 export type DType = (typeof DTYPES)[number];
 
 /** Bytes of one element. */
@@ -46,6 +47,7 @@ export function elementCount(shape: readonly number[]): number {
 export class Tensor {
   /** Handle of the addon: slot and generation, so that a stale one is an error. */
   readonly id: number;
+  /** Type of the elements. */
   readonly dtype: DType;
   /** Extents, first dimension first; rows are contiguous. */
   readonly shape: readonly number[];
@@ -56,6 +58,7 @@ export class Tensor {
     this.shape = shape;
   }
 
+  /** First extent. */
   get rows(): number {
     return this.shape[0]!;
   }
@@ -65,6 +68,7 @@ export class Tensor {
     return elementCount(this.shape);
   }
 
+  /** Bytes of its elements. */
   get bytes(): number {
     return this.size * sizeOf(this.dtype);
   }
@@ -100,6 +104,7 @@ export class Tensor {
  * enqueued afterwards, so one window serves every micro-batch.
  */
 export class Window extends Tensor {
+  /** The tensor that it looks at. */
   readonly base: Tensor;
 
   constructor(base: Tensor) {

@@ -3,9 +3,11 @@ import { Window } from "./window.js";
 
 /** Where the lines go and what that place can show; the defaults look at stderr and the environment. */
 export interface ConsoleOptions {
+  /** Default: standard error. */
   readonly write?: (text: string) => void;
   /** Redraw one live line; otherwise a plain line every `logging_steps`. */
   readonly live?: boolean;
+  /** Use colours; default: on a terminal, unless NO_COLOR is set. */
   readonly color?: boolean;
   /** Width of the terminal; the live line is cut to it. */
   readonly columns?: () => number;

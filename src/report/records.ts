@@ -10,13 +10,16 @@ export const pairMetrics = [
   "simper/rejected",
 ] as const;
 
+/** One of {@link pairMetrics}. */
 export type PairMetric = (typeof pairMetrics)[number];
 
 /** One optimizer step, as a line of `metrics.jsonl` holds it. */
 export type StepRecord = {
+  /** Optimizer step, counted from 1. */
   readonly step: number;
   /** Position in the training data: 1.5 is half-way through the second epoch. */
   readonly epoch: number;
+  /** Mean over the examples of the step. */
   readonly loss: number;
   /** Global gradient norm before clipping. */
   readonly grad_norm: number;
@@ -30,32 +33,45 @@ export type StepRecord = {
   readonly num_computed_tokens: number;
   /** Seconds. */
   readonly step_time: number;
+  /** num_tokens / step_time. */
   readonly tokens_per_second: number;
+  /** Examples of the step / step_time. */
   readonly pairs_per_second: number;
 } & { readonly [metric in PairMetric]?: number };
 
 /** One evaluation: `eval_loss`, `eval_rewards/accuracies` and so on. */
 export type EvalRecord = {
+  /** Optimizer steps done. */
   readonly step: number;
+  /** Position in the training data. */
   readonly epoch: number;
 } & { readonly [metric: `eval_${string}`]: number };
 
 /** What is known when training starts. */
 export interface RunInfo {
+  /** The recipe's run_name. */
   readonly runName?: string | null;
+  /** Folder of everything written. */
   readonly outputDir: string;
-  /** Optimizer steps of the whole run, and the step of the checkpoint it goes on from (0: none). */
+  /** Optimizer steps of the whole run. */
   readonly totalSteps: number;
+  /** Step of the checkpoint that it goes on from; 0: none. */
   readonly resumedStep: number;
+  /** Passes over the training data. */
   readonly numTrainEpochs: number;
+  /** Optimizer steps between two lines on the console. */
   readonly loggingSteps: number;
+  /** Optimizer steps between evaluations. */
   readonly evalSteps: number;
+  /** Optimizer steps between checkpoints. */
   readonly saveSteps: number;
+  /** The recipe's per_device_train_batch_size. */
   readonly perDeviceTrainBatchSize: number;
 }
 
 /** How training ended. */
 export interface RunSummary {
+  /** Optimizer steps done. */
   readonly step: number;
   /** True when the user stopped the run before its last step. */
   readonly interrupted: boolean;
@@ -65,11 +81,15 @@ export interface RunSummary {
 
 /** Receives what happens in a run, in order. Reporters never touch a device. */
 export interface Reporter {
+  /** Before the first step. */
   start(run: RunInfo): void;
+  /** After each optimizer step, once its numbers are there. */
   step(record: StepRecord): void;
+  /** After each evaluation. */
   eval(record: EvalRecord): void;
   /** A sentence for the user. */
   notice(text: string): void;
+  /** After the last step, or when the run was stopped. */
   end(summary: RunSummary): void;
 }
 

@@ -18,8 +18,9 @@ export interface BatchLimits {
   readonly tokens: number;
   /** Scored rows, before padding; a row that both branches of a pair gather counts twice. */
   readonly scored: number;
-  /** Examples in one micro-batch, and in one optimizer step. */
+  /** Examples in one micro-batch. */
   readonly examples: number;
+  /** Examples in one optimizer step, or one round of an evaluation. */
   readonly stepExamples: number;
   /** Rows of one logits group. */
   readonly groupRows: number;

@@ -22,22 +22,35 @@ import { optimizerBuffers } from "./session.js";
 
 /** A line of the memory table. */
 export interface MemoryLine {
+  /** Group of the table: how long the memory is kept. */
   readonly lifetime: string;
+  /** What lies there. */
   readonly name: string;
+  /** Element type; empty for memory of the process. */
   readonly dtype: string;
+  /** Extents; empty for memory of the process. */
   readonly shape: readonly number[];
+  /** Size of all of it. */
   readonly bytes: number;
 }
 
 /** What a run will do and need, known before a device is touched. */
 export interface RunPlan {
+  /** Parameters of the model. */
   readonly parameters: number;
+  /** The memory table. */
   readonly lines: readonly MemoryLine[];
+  /** Sum of the table. */
   readonly totalBytes: number;
+  /** Largest sizes of a micro-batch. */
   readonly limits: BatchLimits;
+  /** Pairs or sequences of an optimizer step. */
   readonly examplesPerStep: number;
+  /** Optimizer steps of one pass over the data. */
   readonly stepsPerEpoch: number;
+  /** Optimizer steps of the run. */
   readonly totalSteps: number;
+  /** Of these, steps of the warmup. */
   readonly warmupSteps: number;
 }
 

@@ -22,11 +22,13 @@ import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpo
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
 
+/** What a training run is given. */
 export interface TrainOptions {
   /** A recipe with every default filled in: `loadRecipe(file).config`. */
   readonly config: Config;
   /** Folder that relative paths are looked up in, after the current one. */
   readonly baseDir?: string;
+  /** Default: the best device present. */
   readonly device?: DeviceName;
   /** Compute threads; default: the cores this process may use. */
   readonly threads?: number;
