@@ -48,6 +48,12 @@ export function parseYamlMap(source: string, name: string): YamlMap {
     const where = mark ? `${name}:${mark.line + 1}:${mark.column + 1}` : name;
     throw new ConfigError(`${where}  not valid YAML: ${reason}`, { cause: error });
   }
+  const unusable = problem(document);
+  if (unusable) {
+    throw new ConfigError(`${name}: ${unusable}`, {
+      hint: "write the values out, without `*alias`",
+    });
+  }
   const root = locate(source);
   if (typeof document !== "object" || document === null || Array.isArray(document)) {
     const { line, column } = placeAt(source, root.offset);
@@ -72,9 +78,36 @@ export function parseYamlMap(source: string, name: string): YamlMap {
   };
 }
 
-/** Reads one value as it would stand after `key: ` in a recipe. */
+/**
+ * Reads one value as it would stand after `key: ` in a recipe.
+ * @throws Error when it is no YAML, or too deep or too large to be a value.
+ */
 export function parseYamlValue(text: string): unknown {
-  return text.trim() === "" ? "" : yaml.load(text, { schema });
+  if (text.trim() === "") return "";
+  const value = yaml.load(text, { schema });
+  const unusable = problem(value);
+  if (unusable) throw new Error(unusable);
+  return value;
+}
+
+const MAX_DEPTH = 50;
+const MAX_NODES = 100_000;
+
+/** Why a document cannot be walked: an alias may hold itself, or stand for more than memory can. */
+function problem(document: unknown): string | undefined {
+  let nodes = 0;
+  const walk = (value: unknown, depth: number): string | undefined => {
+    if (++nodes > MAX_NODES) return `more than ${MAX_NODES} values, aliases written out`;
+    if (typeof value !== "object" || value === null) return undefined;
+    if (depth > MAX_DEPTH) return `values more than ${MAX_DEPTH} deep, or one that holds itself`;
+    for (const inner of Object.values(value)) {
+      const found = walk(inner, depth + 1);
+      if (found) return found;
+    }
+    return undefined;
+  };
+  const found = walk(document, 0);
+  return found && `${found}: expected a recipe`;
 }
 
 function placeAt(source: string, offset: number): Place {

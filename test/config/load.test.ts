@@ -358,3 +358,16 @@ test("defineConfig checks a recipe written in code", () => {
     message: "config.learningRate: expected a number at least 0, received -1",
   });
 });
+
+test("aliases that hold themselves, or stand for more than memory holds, are refused", () => {
+  assert.equal(
+    refusal(`${minimal}dataset_splits: &a [train, *a]\n`),
+    "my-run.yaml: values more than 50 deep, or one that holds itself: expected a recipe",
+  );
+  const doubling = Array.from({ length: 40 }, (_, n) => `  - &a${n + 1} [*a${n}, *a${n}]`);
+  assert.equal(
+    refusal(`${minimal}dataset_splits:\n  - &a0 [x, x]\n${doubling.join("\n")}\n`),
+    "my-run.yaml: more than 100000 values, aliases written out: expected a recipe",
+  );
+  assert.match(refusal(minimal, ["--learning_rate", "&a [*a]"]), /--learning_rate/);
+});
