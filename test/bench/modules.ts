@@ -1,5 +1,6 @@
 import path from "node:path";
 import { pathToFileURL } from "node:url";
+import type { Device } from "#src/native/index.js";
 import { root } from "../support/paths.js";
 
 /** The parts of bench/lib that the tests use; the files themselves are plain JavaScript. */
@@ -39,6 +40,13 @@ export interface Spread {
   n: number;
 }
 
+export interface OpBench {
+  op: string;
+  sizes: string;
+  bytes: number;
+  flops?: number;
+}
+
 interface Modules {
   "models.mjs": {
     models: Record<string, BenchModel>;
@@ -64,6 +72,25 @@ interface Modules {
     median(values: readonly number[]): number;
     spread(values: readonly number[]): Spread;
     showSpread(s: Spread, digits?: number): string;
+  };
+  "op-cases.mjs": { opBenches(model: BenchModel, pairs: readonly Pair[]): OpBench[] };
+  "time-ops.mjs": {
+    timeBench(
+      device: Device,
+      bench: OpBench,
+      limits: { least: number; budget: number },
+    ): Promise<number[]>;
+    createRoofs(
+      device: Device,
+      dtype: "f32" | "bf16",
+      footprints: readonly number[],
+      largest: number,
+    ): {
+      measure(): Promise<void>;
+      raiseFlops(rate: number): void;
+      readonly flops: number;
+      bytesPerSecond(bytes: number): number;
+    };
   };
   "report.mjs": {
     summarize(
