@@ -10,8 +10,8 @@
 //
 //   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals
 //   are rounded up to 16 keys, to 32 with AMX. Measured on one core of a shared Xeon (AVX-512,
-//   AMX), D = 64, H = 9, K = 3, GFLOP/s: four pairs 180 + 2·220 f32 94, bf16 102 without AMX, 205
-//   with it; one segment of 2000 bf16 120 and 278. Each output element is computed by one task in a
+//   AMX), D = 64, H = 9, K = 3, GFLOP/s: four pairs 180 + 2·220 f32 94, bf16 102 without AMX, 290
+//   with it; one segment of 2000 bf16 120 and 425. Each output element is computed by one task in a
 //   fixed order: equal bits for any number of threads. Limits: any even D (padded to 16 lanes
 //   inside, to 32 with AMX), tuned for 16 to 128.
 #include "cpu/attention_units.h"

@@ -15,9 +15,8 @@
 #ifdef SIMPER_ATTENTION_AMX
 namespace simper::cpu::attention::amx {
 
-inline VecU16 round_to_bf16(Vec v) {
-  return std::bit_cast<VecU16>(_mm512_cvtneps_pbh(std::bit_cast<__m512>(v)));
-}
+// Rows of a chunk: longer than with f32, for a step of depth costs less than fetching the sums.
+constexpr int64_t kLongChunk = 192;
 
 // {low, high} lane by lane.
 inline void store_pairs(Pair* to, VecU16 low, VecU16 high) {
@@ -137,22 +136,22 @@ class Gradient {
   };
 
   static int64_t scratch_floats() {
-    return 2 * kBlock * kKeys + kBlock * kKeys / 2 + kChunk * kKeys;
+    return 2 * kBlock * kKeys + kBlock * kKeys / 2 + kLongChunk * kKeys;
   }
 
   Gradient(Scratch& scratch, int64_t D) : scale_(1.0f / std::sqrt(static_cast<float>(D))) {
     s_ = scratch.take(kBlock * kKeys);
     dp_ = scratch.take(kBlock * kKeys);
     ds_rows_ = scratch.take<bf16>(kBlock * kKeys);
-    p_ = scratch.take<Pair>(kChunk / 2 * kKeys);
-    ds_ = scratch.take<Pair>(kChunk / 2 * kKeys);
+    p_ = scratch.take<Pair>(kLongChunk / 2 * kKeys);
+    ds_ = scratch.take<Pair>(kLongChunk / 2 * kKeys);
   }
 
   // `causal`: a key is seen from its own position on; else by every row (the tile lies in the
   // prefix).
   void add(const Queries& q, const Keys& keys, bool causal, bool want_queries, bool want_keys) {
-    for (int64_t chunk = 0; chunk < q.rows; chunk += kChunk) {
-      const int64_t end = std::min(chunk + kChunk, q.rows);
+    for (int64_t chunk = 0; chunk < q.rows; chunk += kLongChunk) {
+      const int64_t end = std::min(chunk + kLongChunk, q.rows);
       for (int64_t r = chunk; r < end; r += kBlock) {
         const int64_t last = std::min(r + kBlock, end) - 1;
         const int64_t seen = causal ? visible(q, keys, last) : keys.count;

@@ -42,6 +42,13 @@ class F32Forward {
   float score_factor() const { return 1.0f; }
   float* probabilities(float* s) { return s; }  // each over its score
 
+  // Stores p = e^x where the second product reads it, and returns it.
+  static Vec store_exp(float* p, Vec x) {
+    const Vec e = exp(x);
+    store(p, e);
+    return e;
+  }
+
   template <class T>
   void pack_queries(int64_t row, const T* q, int64_t count) {
     pack(q_ + row * width_, width_, q, D_, count, D_, 1.0f / std::sqrt(static_cast<float>(D_)));
@@ -161,9 +168,7 @@ class OnlineSoftmax {
       Vec l = load(l_ + (r + i) * kLanes) * shrink[i];
       for (int64_t v = 0; v < vecs; ++v) {
         const int64_t at = i * kKeys + v * kLanes;
-        const Vec p = exp(load(s_ + at) * factor - m);
-        store(p_ + at, p);
-        l += p;
+        l += Products::store_exp(p_ + at, load(s_ + at) * factor - m);
       }
       store(l_ + (r + i) * kLanes, l);
       if (shrink[i] == 1.0f)
