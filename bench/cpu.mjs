@@ -11,7 +11,7 @@ import { writeModel } from "./lib/model-files.mjs";
 import { models, pairsPerStep } from "./lib/models.mjs";
 import { countTokens, makePairs, tokenizedRow } from "./lib/pairs.mjs";
 import { markdown, summarize } from "./lib/report.mjs";
-import { runOwn, runPeer } from "./lib/side.mjs";
+import { peerProblem, peerVariants, runOwn, runPeer } from "./lib/side.mjs";
 
 const usage = `npm run bench:cpu -- [options]
 
@@ -67,6 +67,13 @@ function readOptions() {
   }
   const peer = /** @type {string | undefined} */ (values.peer);
   const named = /** @type {string | undefined} */ (values.variants)?.split(",");
+  const variants = peer ? (named ?? shape.peers) : [];
+  for (const name of variants) {
+    if (peerVariants.includes(name)) continue;
+    fail(`--variants: expected ${peerVariants.join(", ")}, received ${name}`);
+  }
+  const problem = peer && peerProblem(peer, variants);
+  if (problem) fail(`--peer: ${problem}`);
   return {
     model: { ...shape, dtype: /** @type {"bf16" | "f32"} */ (dtype) },
     effort: {
@@ -77,7 +84,7 @@ function readOptions() {
     rounds: whole("rounds", peer ? 3 : 1),
     seed: whole("seed", 1234, 0),
     peer,
-    variants: peer ? (named ?? shape.peers) : [],
+    variants,
     save: Boolean(values.save || peer),
     note: /** @type {string | undefined} */ (values.note),
   };

@@ -36,6 +36,9 @@ import { pairsPerStep } from "./models.mjs";
  * @typedef {{ steps: number, warmup: number, threads: number }} Effort
  */
 
+/** Loops of torch_peer.py. */
+export const peerVariants = ["trl-bf16", "prefix-bf16", "trl-fp32"];
+
 const peerScript = fileURLToPath(new URL("../peer/torch_peer.py", import.meta.url));
 const trainChild = fileURLToPath(new URL("train-child.mjs", import.meta.url));
 
@@ -96,6 +99,21 @@ export function runPeer(python, variant, model, work, { steps, warmup, threads }
     ...Object.entries(numbers).flatMap(([name, value]) => [`--${name}`, String(value)]),
   ]);
   return JSON.parse(readFileSync(result, "utf8"));
+}
+
+/**
+ * Why an interpreter cannot run these loops, or nothing.
+ * @param {string} python @param {readonly string[]} variants
+ * @returns {string | undefined}
+ */
+export function peerProblem(python, variants) {
+  const needs = ["torch", "transformers"];
+  if (variants.some((name) => name.startsWith("trl"))) needs.push("trl", "accelerate", "datasets");
+  const run = spawnSync(python, ["-c", `import ${needs.join(", ")}`], { encoding: "utf8" });
+  if (run.error) return `${python} cannot be run: ${run.error.message}`;
+  if (run.status === 0) return undefined;
+  const why = run.stderr.trim().split("\n").at(-1);
+  return `${python}: ${why}; install what is missing: pip install ${needs.join(" ")}`;
 }
 
 /**
