@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attentionBackward, attentionForward } from "./cases/attention.js";
-import { given, type OpCase, out, scratch } from "./harness/case.js";
+import { matmul } from "./cases/matmul.js";
+import { given, isTensor, type OpCase, out, scratch } from "./harness/case.js";
 import { openRig, type Rig, TEST_DEVICES } from "./harness/devices.js";
 import { type Layout, packPairs } from "./harness/packing.js";
 import { Random, testSeed } from "./harness/random.js";
 import { rawBits, runCase } from "./harness/run.js";
-import { Values } from "./harness/values.js";
+import { drawValues, Values } from "./harness/values.js";
 
 // What the segment rule promises beyond numbers: bits that must not move when rows nobody sees do.
 
@@ -173,6 +174,32 @@ for (const deviceName of TEST_DEVICES) {
       }
     }
   });
+
+  // Both may configure the tile registers of a thread, each for its own shapes.
+  test(`${deviceName}: attention and matmul take turns on the same threads and keep their bits`, async () => {
+    const products = matmul.filter(({ args }) => dtypesOf(args).includes("bf16"));
+    assert.ok(products.length > 0);
+    const { qkv, dO } = draw("turns");
+    const attentionBits = (rig: Rig) => attention(rig, LAYOUT, "bf16", qkv, dO);
+    const productBits = async (rig: Rig, opCase: OpCase) => {
+      const { bits } = await runCase(rig.device, rig.stream, opCase, drawValues(opCase));
+      return [...bits.values()].map(rawBits);
+    };
+    using alone = openRig(deviceName);
+    const aloneProducts = [];
+    for (const opCase of products) aloneProducts.push(await productBits(alone, opCase));
+    using other = openRig(deviceName);
+    const aloneAttention = await attentionBits(other);
+    using shared = openRig(deviceName);
+    for (const [i, opCase] of products.entries()) {
+      assert.deepEqual(await attentionBits(shared), aloneAttention, `before ${opCase.name}`);
+      assert.deepEqual(await productBits(shared, opCase), aloneProducts[i], opCase.name);
+    }
+  });
+}
+
+function dtypesOf(args: OpCase["args"]): string[] {
+  return Object.values(args).flatMap((arg) => (isTensor(arg) ? [arg.dtype] : []));
 }
 
 test("attention: the cases cover every two lengths of prompt, chosen and rejected", () => {
