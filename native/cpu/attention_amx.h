@@ -1,6 +1,5 @@
 #pragma once
 #include <cmath>
-#include <type_traits>
 
 #include "cpu/attention_tiles.h"
 
