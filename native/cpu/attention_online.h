@@ -4,16 +4,12 @@
 
 #include "cpu/attention_tiles.h"
 
-// Online softmax over the key tiles of one query tile                                  [Dao 2023,
-// alg. 1]
+// Online softmax over the key tiles of one query tile                       [Dao 2023, alg. 1]
 //
-//                 keys ──► kKeys = 64             rows: the query rows of a tile, the G heads of a
-//                 group
-//               ┌──────┬──────┬──────┐            stacked as (position, head), which is how they
-//               lie in memory
-//   kRows rows  │ full │ full │ diag │            per kRows rows: s = q·kᵀ (in L1), new row
-//   maxima m,
-//               └──────┴──────┴──────┘            p = exp(s − m), o = o·exp(m_old − m) + p·v
+//                 keys ──► kKeys = 64     rows: the query rows of a tile, the G heads of a group
+//               ┌──────┬──────┬──────┐    stacked as (position, head), as they lie in memory
+//   kRows rows  │ full │ full │ diag │    per kRows rows: s = q·kᵀ (in L1), new row maxima m,
+//               └──────┴──────┴──────┘    p = exp(s − m), o = o·exp(m_old − m) + p·v
 //
 //   The sum l of each row is kept as 16 lanes and added up once, at the end. `Products` has the two
 //   products: F32Forward below, amx::Forward in attention_amx.h.
