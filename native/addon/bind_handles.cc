@@ -210,6 +210,11 @@ void expect_bytes(const char* what, const Tensor& tensor, size_t bytes) {
   }
 }
 
+// memcpy, for which nothing at all may also be nowhere.
+void copy_bytes(void* to, const void* from, size_t bytes) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
 // write(stream, tensor, typedArray): the array is copied now and may be reused at once.
 Napi::Value write(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -220,7 +225,7 @@ Napi::Value write(const Napi::CallbackInfo& info) {
         static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     auto staging = std::make_shared<std::vector<uint8_t>>(source, source + array.ByteLength());
     stream(info).stream().enqueue("write", Command([target, staging](Context&) {
-                                    std::memcpy(target.data, staging->data(), staging->size());
+                                    copy_bytes(target.data, staging->data(), staging->size());
                                   }));
     return info.Env().Undefined();
   });
@@ -235,8 +240,7 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     expect_bytes("read", source, array.ByteLength());
     auto* target = static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     entry.stream().enqueue("read", Command([source, target](Context&) {
-                             std::memcpy(target, source.data,
-                                         source.size() * size_of(source.dtype));
+                             copy_bytes(target, source.data, source.size() * size_of(source.dtype));
                            }));
     return entry.promise(info.Env(), array);
   });
