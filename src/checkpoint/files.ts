@@ -1,4 +1,4 @@
-import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import path from "node:path";
 import { CheckpointError, SimperError } from "../errors.js";
 import { isRunning, startTime } from "./process.js";
@@ -26,6 +26,32 @@ export async function publish(temporary: string, target: string): Promise<void> 
   await rename(temporary, target);
   active.delete(temporary);
   await syncPath(path.dirname(target));
+}
+
+/**
+ * Makes a folder and those above it, one level at a time: Node's own recursive mkdir never returns where a
+ * file system knows no new folders, such as below /proc. Returns the topmost folder made, if any.
+ */
+export async function makeFolder(folder: string): Promise<string | undefined> {
+  const make = async (): Promise<string | undefined> => {
+    try {
+      await mkdir(folder);
+      return folder;
+    } catch (error) {
+      const exists = (error as NodeJS.ErrnoException).code === "EEXIST";
+      if (exists && (await stat(folder)).isDirectory()) return undefined;
+      throw error;
+    }
+  };
+  try {
+    return await make();
+  } catch (error) {
+    const parent = path.dirname(folder);
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === folder) throw error;
+    const topmost = await makeFolder(parent);
+    const own = await make();
+    return topmost ?? own;
+  }
 }
 
 /** Removes a temporary that is not wanted after all. */
@@ -69,7 +95,7 @@ export async function writeDirectoryAtomic(
 ): Promise<void> {
   const temporary = temporaryName(target);
   try {
-    await mkdir(path.dirname(target), { recursive: true });
+    await makeFolder(path.dirname(target));
     await mkdir(temporary);
     await fill(temporary);
     await syncTree(temporary);

@@ -1,8 +1,9 @@
 import { rmdirSync, rmSync } from "node:fs";
-import { mkdir, readdir, rm, writeFile } from "node:fs/promises";
+import { readdir, rm, writeFile } from "node:fs/promises";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { CheckpointError } from "../errors.js";
+import { makeFolder } from "./files.js";
 import { isRunning, startTime } from "./process.js";
 
 /** A folder that this process alone writes to, until released. */
@@ -21,7 +22,7 @@ const TRIES = 3;
  */
 export async function lockFolder(folder: string): Promise<FolderLock> {
   const own = path.join(folder, `.lock-${process.pid}-${startTime(process.pid)}`);
-  const created = await mkdir(folder, { recursive: true });
+  const created = await makeFolder(folder);
   for (let tries = 1; ; tries++) {
     await writeFile(own, "", { flag: "wx" }).catch((error: NodeJS.ErrnoException) => {
       throw error.code === "EEXIST" ? held(folder, process.pid, own) : error;

@@ -10,6 +10,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import path from "node:path";
+import { CheckpointError } from "../errors.js";
 import type { EvalRecord, Reporter, StepRecord } from "./records.js";
 
 /**
@@ -20,7 +21,14 @@ import type { EvalRecord, Reporter, StepRecord } from "./records.js";
 export function createJsonlReporter(): Reporter {
   let file = "";
   const append = (record: StepRecord | EvalRecord): void => {
-    appendFileSync(file, `${JSON.stringify(record)}\n`);
+    try {
+      appendFileSync(file, `${JSON.stringify(record)}\n`);
+    } catch (cause) {
+      throw new CheckpointError(`${file}: cannot be written: ${(cause as Error).message}`, {
+        hint: "free some space, or choose another output_dir; the last checkpoint is intact",
+        cause,
+      });
+    }
   };
   return {
     start({ outputDir, resumedStep }) {

@@ -88,13 +88,25 @@ export async function findCheckpoint(config: Config): Promise<Checkpoint | undef
         },
       );
     });
-  const state = JSON.parse(await read(STATE_FILE)) as RunState;
+  const parsed = async (name: string): Promise<{ text: string; fields: object }> => {
+    const text = await read(name);
+    try {
+      const fields: unknown = JSON.parse(text);
+      if (typeof fields === "object" && fields !== null) return { text, fields };
+    } catch {
+      // Said below, as for JSON of another kind.
+    }
+    throw new CheckpointError(`${path.join(dir, name)}: expected a JSON object; it is damaged`, {
+      hint: "resume from another checkpoint-<step> of the run",
+    });
+  };
+  const state = (await parsed(STATE_FILE)).fields as RunState;
   if (state.format !== 1) {
     throw new CheckpointError(`${path.join(dir, STATE_FILE)}: format ${state.format}, expected 1`, {
       hint: "resume it with the version of simper-native that wrote it",
     });
   }
-  return { dir, state, trainerState: await read("trainer_state.json") };
+  return { dir, state, trainerState: (await parsed("trainer_state.json")).text };
 }
 
 /** @throws CheckpointError naming every setting that differs between the run and the checkpoint. */

@@ -1,0 +1,34 @@
+import assert from "node:assert/strict";
+import { existsSync, readFileSync, truncateSync } from "node:fs";
+import path from "node:path";
+import { test } from "node:test";
+import { makeFolder } from "#src/checkpoint/files.js";
+import { CheckpointError } from "#src/errors.js";
+import { runRecipe, temporaryFolder, trajectory } from "../train/support.js";
+
+for (const name of ["run_state.json", "trainer_state.json"]) {
+  test(`resume: a damaged ${name} is one error that names the file`, async (t) => {
+    const outputDir = temporaryFolder(t);
+    const recipe = {
+      ...trajectory({ maxSteps: 2, saveStrategy: "steps", saveSteps: 1 }),
+      outputDir,
+    };
+    await runRecipe(recipe);
+    const file = path.join(outputDir, "checkpoint-2", name);
+    truncateSync(file, readFileSync(file).length - 5);
+    await assert.rejects(runRecipe({ ...recipe, resumeFromCheckpoint: true }), (error: unknown) => {
+      assert.ok(error instanceof CheckpointError);
+      assert.equal(error.message, `${file}: expected a JSON object; it is damaged`);
+      return true;
+    });
+  });
+}
+
+test("makeFolder: makes what is missing, and ends where nothing can be made", async (t) => {
+  const root = temporaryFolder(t);
+  const deep = path.join(root, "a", "b", "c");
+  assert.equal(await makeFolder(deep), path.join(root, "a"));
+  assert.ok(existsSync(deep));
+  assert.equal(await makeFolder(deep), undefined);
+  await assert.rejects(makeFolder("/proc/none/run"), { code: "ENOENT" });
+});
