@@ -10,6 +10,7 @@ import { lockFolder } from "#src/checkpoint/lock.js";
 import { SimperError } from "#src/errors.js";
 import { root } from "../support/paths.js";
 import {
+  checkpointSteps,
   gqaModel,
   outputOf,
   runCli,
@@ -101,12 +102,17 @@ test("of many that start together at most one gets the folder", async () => {
   for (const child of children) child.kill("SIGKILL");
 });
 
-test("a second run in one output_dir is refused; the first goes on and ends well", async (t) => {
+test("a second run in one output_dir is refused; the first goes on undisturbed", async (t) => {
   const outputDir = path.join(temporaryFolder(t), "run");
   const command = (changes: object) => [
     "train",
     trajectoryRecipe,
-    ...words({ model_name_or_path: gqaModel, output_dir: outputDir, max_steps: 60, ...changes }),
+    ...words({
+      model_name_or_path: gqaModel,
+      output_dir: outputDir,
+      max_steps: 100_000,
+      ...changes,
+    }),
   ];
   const first = startCli(command({}));
   await first.printed(/^step 1\//m);
@@ -119,8 +125,15 @@ test("a second run in one output_dir is refused; the first goes on and ends well
     ),
   );
   assert.doesNotMatch(second.stderr, /\n\s+at /);
+  // However quick the machine, the first run is still at it: it is asked to end, and has lost nothing.
+  first.child.kill("SIGINT");
   const { code } = await first.ended;
-  assert.equal(code, 0, first.output.stderr);
-  assert.equal(outputOf(outputDir).steps.length, 60);
+  assert.equal(code, 130, first.output.stderr);
+  const { steps } = outputOf(outputDir);
+  assert.deepEqual(
+    steps.map(({ step }) => step),
+    steps.map((_, i) => i + 1),
+  );
+  assert.deepEqual(checkpointSteps(outputDir), [steps.length]);
   assert.deepEqual(locks(outputDir), []);
 });
