@@ -45,7 +45,12 @@ Napi::Value StreamEntry::promise(Napi::Env env, Napi::Value keep) {
   stream_->finish([settle, pending](std::exception_ptr error) {
     pending->error = error;
     settle.BlockingCall(pending, [](Napi::Env env, Napi::Function, Pending* pending) {
-      if (env != nullptr) pending->self->settle(env, pending);
+      if (env == nullptr) return;
+      try {
+        pending->self->settle(env, pending);
+      } catch (const Napi::Error&) {
+        // The worker thread is being terminated: nobody is left to hear of the promise.
+      }
     });
   });
   return pending->deferred.Promise();
