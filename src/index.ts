@@ -36,6 +36,8 @@ export {
   createJsonlReporter,
   type EvalRecord,
   type PairMetric,
+  type ProfileLine,
+  type ProfileRecord,
   pairMetrics,
   type Reporter,
   type RunInfo,
@@ -45,4 +47,5 @@ export {
 export type { BatchLimits } from "./train/buffers.js";
 export { makePlan } from "./train/make-plan.js";
 export type { MemoryLine, RunPlan } from "./train/plan.js";
+export type { ProfileRequest, StepRange } from "./train/profiler.js";
 export { type TrainOptions, train } from "./train/trainer.js";

@@ -1,7 +1,8 @@
-import { type Command, Option } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { recipeKeyHelp } from "../config/help.js";
 import { DEVICE_NAMES, type DeviceName } from "../native/index.js";
 import { createConsoleReporter, createJsonlReporter } from "../report/index.js";
+import type { ProfileRequest } from "../train/profiler.js";
 import { train } from "../train/trainer.js";
 import { inform, recipeCommand } from "./shared.js";
 
@@ -23,6 +24,7 @@ export function trainCommand(): Command {
         device: options.device as DeviceName,
         reporters: [createConsoleReporter(), createJsonlReporter()],
         signal: interruption.signal,
+        ...(options.profile ? { profile: options.profile as ProfileRequest } : {}),
       });
       if (interrupted) {
         inform(`interrupted; go on with: --resume_from_checkpoint true`);
@@ -36,6 +38,11 @@ export function trainCommand(): Command {
     .addOption(
       new Option("--device <name>", "where to compute").choices(DEVICE_NAMES).default("auto"),
     )
+    .option(
+      "--profile [first:last]",
+      "time by op of these optimizer steps, on the console and in output_dir/profile.json; without steps: all but the first",
+      stepRange,
+    )
     .addHelpText(
       "after",
       `
@@ -44,4 +51,14 @@ ${recipeKeyHelp()}
 Example:
   simper-native train configs/quickstart.yaml --learning_rate 1e-4 --output_dir outputs/mine`,
     );
+}
+
+/** Parser of `--profile 2:10`. */
+function stepRange(text: string): ProfileRequest {
+  const [, first, last] = /^(\d+):(\d+)$/.exec(text)?.map(Number) ?? [];
+  if (first !== undefined && last !== undefined && first >= 1 && first <= last)
+    return { first, last };
+  throw new InvalidArgumentError(
+    "expected steps first:last with 1 <= first <= last, such as 2:10; put the recipe before this option.",
+  );
 }

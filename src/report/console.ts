@@ -1,3 +1,4 @@
+import { profileTable } from "./profile.js";
 import type { EvalRecord, Reporter, RunInfo, StepRecord } from "./records.js";
 import { Window } from "./window.js";
 
@@ -67,6 +68,9 @@ export function createConsoleReporter(options: ConsoleOptions = {}): Reporter {
     },
     eval(record) {
       print(`${paint("cyan", "eval")} ${evaluation(record)}`);
+    },
+    profile(record) {
+      print(profileTable(record));
     },
     notice(text) {
       print(paint("yellow", text));

@@ -1,6 +1,13 @@
 export { type ConsoleOptions, createConsoleReporter } from "./console.js";
 export { createJsonlReporter } from "./jsonl.js";
 export {
+  type OpTotal,
+  type ProfileLine,
+  type ProfileRecord,
+  profileRecord,
+  profileTable,
+} from "./profile.js";
+export {
   combineReporters,
   type EvalRecord,
   type PairMetric,

@@ -1,3 +1,5 @@
+import type { ProfileRecord } from "./profile.js";
+
 /** Means over the pairs of an optimizer step; absent where the loss has no pairs. */
 export const pairMetrics = [
   "rewards/chosen",
@@ -87,6 +89,8 @@ export interface Reporter {
   step(record: StepRecord): void;
   /** After each evaluation. */
   eval(record: EvalRecord): void;
+  /** Once, after the last step that was to be profiled. */
+  profile?(record: ProfileRecord): void;
   /** A sentence for the user. */
   notice(text: string): void;
   /** After the last step, or when the run was stopped. */
@@ -102,6 +106,7 @@ export function combineReporters(reporters: readonly Reporter[]): Reporter {
     start: (run) => each((reporter) => reporter.start(run)),
     step: (record) => each((reporter) => reporter.step(record)),
     eval: (record) => each((reporter) => reporter.eval(record)),
+    profile: (record) => each((reporter) => reporter.profile?.(record)),
     notice: (text) => each((reporter) => reporter.notice(text)),
     end: (summary) => each((reporter) => reporter.end(summary)),
   };

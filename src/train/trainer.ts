@@ -18,6 +18,7 @@ import { loadExamples } from "./examples.js";
 import { loadModel, resolveModelDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { modelBlocks, planRun } from "./plan.js";
+import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
@@ -38,6 +39,11 @@ export interface TrainOptions {
   readonly onStep?: (record: StepRecord) => void;
   /** Called with the record of every evaluation. What it throws ends the run. */
   readonly onEval?: (record: EvalRecord) => void;
+  /**
+   * Measures where the time of these optimizer steps goes, by op: given to the reporters' `profile` and written
+   * to `profile.json` in output_dir. True: all steps after the first.
+   */
+  readonly profile?: ProfileRequest;
   /** When aborted, the run finishes the current step, saves a checkpoint and returns. */
   readonly signal?: AbortSignal;
   /** Trains with this loss; the recipe's `loss_type` then only says what the data are: pairs, or text for `sft`. */
@@ -56,6 +62,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   const { config, baseDir = ".", device = "auto" } = options;
   requireDevice(device); // before minutes of tokenizing
   chooseLoss(options.loss, config);
+  if (options.profile) checkProfileRequest(options.profile);
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
   const source = await readConfigFile(modelDir);
   const lock = await lockOutputDir(config.outputDir);
@@ -92,6 +99,8 @@ async function trainLocked(
     totalSteps: plan.totalSteps,
   } as const;
   if (checkpoint) checkAgreement(checkpoint, settings);
+  const resumedStep = checkpoint?.state.step ?? 0;
+  const profiled = options.profile && profileRange(options.profile, resumedStep, plan.totalSteps);
   const moved = await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1);
 
   const session = new Session({
@@ -143,6 +152,7 @@ async function trainLocked(
       reporter,
       trainerState,
       stopped,
+      profiler: profiled && new Profiler(session.stream, profiled),
     };
     const started = performance.now();
     const { step, interrupted } = await new TrainingRun(parts, from).run();

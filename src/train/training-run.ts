@@ -1,3 +1,5 @@
+import path from "node:path";
+import { writeFileAtomic } from "../checkpoint/files.js";
 import type { ConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
 import { createOrder } from "../data/order.js";
@@ -13,6 +15,7 @@ import { createMilestones, type Milestones } from "./milestones.js";
 import { firstNonFinite } from "./nonfinite.js";
 import { removeOldCheckpoints } from "./output-dir.js";
 import { type RunPlan, scheduleOptions } from "./plan.js";
+import type { Profiler } from "./profiler.js";
 import { type RunState, saveCheckpoint, saveModel } from "./run-checkpoint.js";
 import type { Session } from "./session.js";
 import { StepMeter } from "./step-meter.js";
@@ -31,6 +34,8 @@ export interface TrainingParts {
   readonly session: Session;
   readonly reporter: Reporter;
   readonly trainerState: TrainerState;
+  /** Where the run is to be profiled. */
+  readonly profiler: Profiler | undefined;
   /** Asked between steps; true ends the run early. */
   readonly stopped: () => boolean;
 }
@@ -46,6 +51,7 @@ export class TrainingRun {
   readonly #meter: StepMeter;
   #step: number;
   #evaluatedStep: number;
+  #profileReported = false;
 
   /** @param from the step that the run goes on from, and the step last evaluated (-1: none). */
   constructor(parts: TrainingParts, from: Pick<RunState, "step" | "evaluatedStep">) {
@@ -76,16 +82,28 @@ export class TrainingRun {
     // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
     await this.#evaluateIfDue();
     while (this.#step < plan.totalSteps && !stopped()) {
-      await this.#enqueueStep();
+      await this.#profiledStep();
       await this.#evaluateIfDue();
       if (this.#milestones.saveDue(this.#step) && !stopped()) await this.#save();
     }
     await this.#reportLast();
+    await this.#reportProfile();
 
     const interrupted = this.#step < plan.totalSteps || this.#evaluationMissing();
     if (!interrupted) await saveModel(session, config.outputDir, source, config);
     else if (this.#step > first) await this.#save();
     return { step: this.#step, interrupted };
+  }
+
+  async #profiledStep(): Promise<void> {
+    const { profiler } = this.#parts;
+    if (profiler === undefined) return this.#enqueueStep();
+    await profiler.before(this.#step + 1);
+    await this.#enqueueStep();
+    if (!profiler.after(this.#step)) return;
+    await profiler.rest();
+    await this.#reportLast();
+    await this.#reportProfile();
   }
 
   /**
@@ -155,6 +173,19 @@ export class TrainingRun {
     });
   }
 
+  /** Writes and passes on the profile, once: at the end of its steps, or of a run that was stopped in them. */
+  async #reportProfile(): Promise<void> {
+    const { config, profiler, reporter } = this.#parts;
+    if (profiler === undefined || this.#profileReported) return;
+    this.#profileReported = true;
+    await profiler.rest();
+    const record = profiler.record();
+    if (record === undefined) return reporter.notice("no profile: the run ended before its steps");
+    const file = path.join(config.outputDir, "profile.json");
+    await writeFileAtomic(file, `${JSON.stringify(record, null, 2)}\n`);
+    reporter.profile?.(record);
+  }
+
   #evaluationMissing(): boolean {
     const { data } = this.#parts;
     const due = this.#milestones.evaluationDue(this.#step) && data.test.count > 0;
@@ -163,6 +194,7 @@ export class TrainingRun {
 
   async #evaluateIfDue(): Promise<void> {
     if (!this.#evaluationMissing()) return;
+    await this.#parts.profiler?.rest();
     await this.#reportLast();
     const { data, plan, session, reporter, stopped } = this.#parts;
     const round = { maxTokens: plan.limits.tokens, round: plan.limits.stepExamples, stopped };
@@ -174,6 +206,7 @@ export class TrainingRun {
   }
 
   async #save(): Promise<void> {
+    await this.#parts.profiler?.rest();
     await this.#reportLast();
     const { config, session, settings, source, trainerState } = this.#parts;
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };

@@ -9,6 +9,7 @@ import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
 import type { Loss } from "#src/loss/index.js";
 import { createJsonlReporter, type Reporter } from "#src/report/index.js";
+import type { ProfileRequest } from "#src/train/profiler.js";
 import { train } from "#src/train/trainer.js";
 import { fixture, root } from "../support/paths.js";
 
@@ -90,6 +91,7 @@ export async function runRecipe(
     signal?: AbortSignal;
     threads?: number;
     loss?: Loss;
+    profile?: ProfileRequest;
   } = {},
 ) {
   const notices: string[] = [];
@@ -101,6 +103,7 @@ export async function runRecipe(
     reporters: [createJsonlReporter(), watch],
     ...(options.loss ? { loss: options.loss } : {}),
     ...(options.signal ? { signal: options.signal } : {}),
+    ...(options.profile ? { profile: options.profile } : {}),
     ...(options.threads ? { threads: options.threads } : {}),
   });
   return { summary, notices, ...outputOf(input.outputDir) };
