@@ -99,9 +99,9 @@ export function opBenches(model, pairs) {
       run: (s, t) => s.rmsnormBackward(t.dx, t.dWeight, t.dy, t.x, t.weight, t.rstd),
     },
     {
-      ...{ op: "rmsnorm_backward_add", sizes: `T ${T}, C ${C}`, bytes: 4 * T * C * e },
-      tensors: { ...norm, dx: zero(x, T, C), dy: rows(C), x: rows(C) },
-      run: (s, t) => s.rmsnormBackwardAdd(t.dx, t.dWeight, t.dy, t.x, t.weight, t.rstd),
+      ...{ op: "rmsnorm_backward_add", sizes: `T ${T}, C ${C}`, bytes: 5 * T * C * e },
+      tensors: { ...norm, dx: zero(x, T, C), y: rows(C), dy: rows(C), x: rows(C) },
+      run: (s, t) => s.rmsnormBackwardAdd(t.dx, t.y, t.dWeight, t.dy, t.x, t.weight, t.rstd),
     },
     .../** @type {const} */ (["forward", "backward"]).map(
       (way) =>
@@ -138,9 +138,9 @@ export function opBenches(model, pairs) {
       run: (s, t) => s.swigluForward(t.hidden, t.gateUp),
     },
     {
-      ...{ op: "swiglu_backward", sizes: `T ${T}, F ${F}`, bytes: 5 * T * F * e },
-      tensors: { dGateUp: rows(2 * F), dHidden: rows(F), gateUp: rows(2 * F) },
-      run: (s, t) => s.swigluBackward(t.dGateUp, t.dHidden, t.gateUp),
+      ...{ op: "swiglu_backward", sizes: `T ${T}, F ${F}`, bytes: 6 * T * F * e },
+      tensors: { dGateUp: rows(2 * F), hidden: rows(F), dHidden: rows(F), gateUp: rows(2 * F) },
+      run: (s, t) => s.swigluBackward(t.dGateUp, t.hidden, t.dHidden, t.gateUp),
     },
     {
       ...{ op: "gather_rows", sizes: `N ${N}, C ${C}`, bytes: 2 * N * C * e },

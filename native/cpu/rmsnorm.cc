@@ -1,6 +1,5 @@
-// y = x · rstd · weight,  rstd = 1/sqrt(mean_c x² + eps)                            [Zhang &
-// Sennrich 2019] With g = dy · weight:   dx = rstd·(g − x·rstd²·mean_c(g·x)),   d_weight += sum_t
-// dy·x·rstd.
+// y = x · rstd · weight,  rstd = 1/sqrt(mean_c x² + eps)                 [Zhang & Sennrich 2019]
+// With g = dy · weight:   dx = rstd·(g − x·rstd²·mean_c(g·x)),   d_weight += sum_t dy·x·rstd.
 #include <cmath>
 
 #include "cpu/parallel.h"
@@ -21,20 +20,25 @@ float normalize(T* y, const T* x, const T* weight, int64_t C, float eps, float s
   return rstd;
 }
 
-// One row of the backward; dy·x·rstd is added to the row of partial sums. dx may be dy.
+// One row of the backward; dy·x·rstd is added to the row of partial sums. With kAdd dx accumulates,
+// and y is what the forward wrote, to the bit. dx may be dy, or y may.
 template <class T, bool kAdd>
-void backward_row(T* dx, float* d_weight, const T* dy, const T* x, const T* weight, float rstd,
-                  int64_t C) {
+void backward_row(T* dx, T* y, float* d_weight, const T* dy, const T* x, const T* weight,
+                  float rstd, int64_t C) {
   Vec dots{};
   for_lanes(C, [&](int64_t c, int64_t k) {
     dots += load(dy + c, k) * load(weight + c, k) * load(x + c, k);
   });
   const float scale = rstd * rstd * (sum(dots) / static_cast<float>(C));
   for_lanes(C, [&](int64_t c, int64_t k) {
-    const Vec dyc = load(dy + c, k), xc = load(x + c, k);
-    store(d_weight + c, load(d_weight + c, k) + dyc * (xc * rstd), k);
-    Vec d = (dyc * load(weight + c, k) - xc * scale) * rstd;
-    if constexpr (kAdd) d += load(dx + c, k);
+    const Vec dyc = load(dy + c, k), xc = load(x + c, k), w = load(weight + c, k);
+    const Vec unit = xc * rstd;
+    store(d_weight + c, load(d_weight + c, k) + dyc * unit, k);
+    Vec d = (dyc * w - xc * scale) * rstd;
+    if constexpr (kAdd) {
+      d += load(dx + c, k);
+      store(y + c, unit * w, k);
+    }
     store(dx + c, d, k);
   });
 }
@@ -42,7 +46,8 @@ void backward_row(T* dx, float* d_weight, const T* dy, const T* x, const T* weig
 // One pass over dy and x. Blocks of rows, cut by T alone, keep partial sums of d_weight that are
 // then added block after block: the result does not depend on the number of threads.
 template <bool kAdd>
-void backward(Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight, Tensor rstd) {
+void backward(Tensor dx, Tensor y, Tensor d_weight, Tensor dy, Tensor x, Tensor weight,
+              Tensor rstd) {
   constexpr int64_t kMaxBlocks = 128;
   const int64_t T = x.rows(), C = x.row_size();
   const int64_t block = std::max<int64_t>(16, (T + kMaxBlocks - 1) / kMaxBlocks);
@@ -57,7 +62,8 @@ void backward(Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight, Te
       float* partial = partials + begin / block * C;
       std::fill(partial, partial + C, 0.0f);
       for (int64_t t = begin; t < end; ++t) {
-        backward_row<E, kAdd>(dx.row<E>(t), partial, dy.row<E>(t), x.row<E>(t), w, rstd_of[t], C);
+        backward_row<E, kAdd>(dx.row<E>(t), y.row<E>(t), partial, dy.row<E>(t), x.row<E>(t), w,
+                              rstd_of[t], C);
       }
     });
   });
@@ -110,12 +116,12 @@ void add_rmsnorm_forward(Context&, Tensor y, Tensor sum, Tensor rstd, Tensor x, 
 
 void rmsnorm_backward(Context&, Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight,
                       Tensor rstd) {
-  backward<false>(dx, d_weight, dy, x, weight, rstd);
+  backward<false>(dx, dx, d_weight, dy, x, weight, rstd);
 }
 
-void rmsnorm_backward_add(Context&, Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight,
-                          Tensor rstd) {
-  backward<true>(dx, d_weight, dy, x, weight, rstd);
+void rmsnorm_backward_add(Context&, Tensor dx, Tensor y, Tensor d_weight, Tensor dy, Tensor x,
+                          Tensor weight, Tensor rstd) {
+  backward<true>(dx, y, d_weight, dy, x, weight, rstd);
 }
 
 }  // namespace simper::cpu

@@ -188,11 +188,15 @@ void rmsnorm_backward(Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor we
   op.apart_or_same("dx", dx, "dy", dy);
 }
 
-void rmsnorm_backward_add(Tensor dx, Tensor d_weight, Tensor dy, Tensor x, Tensor weight,
+void rmsnorm_backward_add(Tensor dx, Tensor y, Tensor d_weight, Tensor dy, Tensor x, Tensor weight,
                           Tensor rstd) {
   const Contract op{"rmsnorm_backward_add"};
   check_rmsnorm_backward(op, dx, d_weight, dy, x, weight, rstd);
-  op.apart_or_same("dx", dx, "dy", dy);
+  op.like("y", y, "x", x);
+  op.apart("dx", dx, "dy", dy);
+  op.apart("y", y, "dx", dx);
+  op.apart("y", y, "x", x);
+  op.apart_or_same("y", y, "dy", dy);
 }
 
 // ---- attention ----------------------------------------------------------------------------------
@@ -265,14 +269,18 @@ void swiglu_forward(Tensor hidden, Tensor gate_up) {
   op.apart("hidden", hidden, "gate_up", gate_up);
 }
 
-void swiglu_backward(Tensor d_gate_up, Tensor d_hidden, Tensor gate_up) {
+void swiglu_backward(Tensor d_gate_up, Tensor hidden, Tensor d_hidden, Tensor gate_up) {
   const Contract op{"swiglu_backward"};
   const auto [T, F] = op.matrix("d_hidden", d_hidden, kFloat);
   op.expect("gate_up", gate_up, Kind("d_hidden", d_hidden), {T, 2 * F},
             "rows, 2 x columns of d_hidden");
   op.like("d_gate_up", d_gate_up, "gate_up", gate_up);
+  op.like("hidden", hidden, "d_hidden", d_hidden);
   op.apart_or_same("d_gate_up", d_gate_up, "gate_up", gate_up);
   op.apart("d_gate_up", d_gate_up, "d_hidden", d_hidden);
+  op.apart("hidden", hidden, "d_gate_up", d_gate_up);
+  op.apart("hidden", hidden, "gate_up", gate_up);
+  op.apart_or_same("hidden", hidden, "d_hidden", d_hidden);
 }
 
 // ---- head ---------------------------------------------------------------------------------------

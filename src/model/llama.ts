@@ -126,38 +126,46 @@ export function llamaEdge(shape: ModelShape): BlockSpec {
 
 // ---- buffers ------------------------------------------------------------------------------------------
 
-/** What a block's backward needs of its forward; one row per token. */
+/**
+ * What a block's backward needs of its forward; one row per token. Outputs of the norms and of SwiGLU are not
+ * kept: the backward ops write them again as they pass.
+ */
 export function llamaActivations(shape: ModelShape) {
   const { hiddenSize: C, intermediateSize: F, numHeads: H, numKvHeads: K, headDim: D } = shape;
   return {
     x: { dtype: "x", row: [C] }, // residual stream entering the block
     rstd1: { dtype: "f32", row: [] },
-    normed1: { dtype: "x", row: [C] },
     qkv: { dtype: "x", row: [(H + 2 * K) * D] },
     o: { dtype: "x", row: [H * D] },
     lse: { dtype: "f32", row: [H] },
     mid: { dtype: "x", row: [C] }, // residual stream after attention
     rstd2: { dtype: "f32", row: [] },
-    normed2: { dtype: "x", row: [C] },
-    gateUp: { dtype: "x", row: [2 * F] },
-    hidden: { dtype: "x", row: [F] },
+    gateUp: { dtype: "x", row: [2 * F] }, // becomes its own gradient
   } as const satisfies Record<string, RowSpec>;
 }
 export type LlamaActivations = Record<keyof ReturnType<typeof llamaActivations>, Tensor>;
 
-/** Scratch of a block's backward, shared by all blocks; one row per token. */
+/** Scratch that all blocks share in both directions; one row per token. */
 export function llamaScratch(shape: ModelShape) {
-  const { hiddenSize: C, intermediateSize: F, numHeads: H, numKvHeads: K, headDim: D } = shape;
+  const { hiddenSize: C, intermediateSize: F } = shape;
   return {
-    dHidden: { dtype: "x", row: [F] },
-    dGateUp: { dtype: "x", row: [2 * F] },
-    dNormed: { dtype: "x", row: [C] },
+    branch: { dtype: "x", row: [C] }, // what the next norm adds to the residual stream
+    normed: { dtype: "x", row: [C] }, // backward: its gradient, then again the values
+    hidden: { dtype: "x", row: [F] }, // likewise
+  } as const satisfies Record<string, RowSpec>;
+}
+export type LlamaScratch = Record<keyof ReturnType<typeof llamaScratch>, Tensor>;
+
+/** Scratch of a block's backward, shared by all blocks; one row per token. */
+export function llamaBackwardScratch(shape: ModelShape) {
+  const { numHeads: H, numKvHeads: K, headDim: D } = shape;
+  return {
     dO: { dtype: "x", row: [H * D] },
     delta: { dtype: "f32", row: [H] },
     dQkv: { dtype: "x", row: [(H + 2 * K) * D] },
   } as const satisfies Record<string, RowSpec>;
 }
-export type LlamaScratch = Record<keyof ReturnType<typeof llamaScratch>, Tensor>;
+export type LlamaBackwardScratch = Record<keyof ReturnType<typeof llamaBackwardScratch>, Tensor>;
 
 /** Where the tokens of a micro-batch stand: positions (T), segments (S,4), RoPE table (P,D). */
 export interface Layout {
@@ -173,9 +181,9 @@ export type Attend = (s: Stream, o: Tensor, lse: Tensor, qkv: Tensor) => void;
 
 /**
  * x = mid_before + branch, then attention and MLP, each on the RMS norm of the residual stream. The MLP's
- * output is left in `branch`: the next block (or the final norm) adds it.
+ * output is left in `t.branch`: the next block (or the final norm) adds it.
  *
- * @param before residual stream that `branch` (T, C) is added to; null in the first block, where `a.x` is set.
+ * @param before residual stream that `t.branch` (T, C) is added to; null in the first block, where `a.x` is set.
  */
 export function llamaForward(
   s: Stream,
@@ -183,30 +191,31 @@ export function llamaForward(
   w: LlamaBlock,
   a: LlamaActivations,
   before: Tensor | null,
-  branch: Tensor,
+  t: LlamaScratch,
   layout: Layout,
   attend: Attend,
 ): void {
   const eps = shape.rmsNormEps;
   if (before)
-    s.addRmsnormForward(a.normed1, a.x, a.rstd1, before, branch, w.inputNorm, eps); // (1)
-  else s.rmsnormForward(a.normed1, a.rstd1, a.x, w.inputNorm, eps);
-  attentionAndMlp(s, shape, w, a, branch, layout, attend);
-  s.matmul(branch, a.hidden, w.down, "nt"); //                                                 (9)
+    s.addRmsnormForward(t.normed, a.x, a.rstd1, before, t.branch, w.inputNorm, eps); // (1)
+  else s.rmsnormForward(t.normed, a.rstd1, a.x, w.inputNorm, eps);
+  attentionAndMlp(s, shape, w, a, t, layout, attend);
+  s.swigluForward(t.hidden, a.gateUp); //                                                      (8)
+  s.matmul(t.branch, t.hidden, w.down, "nt"); //                                               (9)
 }
 
-/** Everything the backward needs, again from `a.x`: gradient checkpointing. `branch` is scratch. */
+/** Everything the backward needs, again from `a.x`: gradient checkpointing. */
 export function llamaRecompute(
   s: Stream,
   shape: ModelShape,
   w: LlamaBlock,
   a: LlamaActivations,
-  branch: Tensor,
+  t: LlamaScratch,
   layout: Layout,
   attend: Attend,
 ): void {
-  s.rmsnormForward(a.normed1, a.rstd1, a.x, w.inputNorm, shape.rmsNormEps); //                (1)
-  attentionAndMlp(s, shape, w, a, branch, layout, attend);
+  s.rmsnormForward(t.normed, a.rstd1, a.x, w.inputNorm, shape.rmsNormEps); //                 (1)
+  attentionAndMlp(s, shape, w, a, t, layout, attend);
 }
 
 function attentionAndMlp(
@@ -214,20 +223,23 @@ function attentionAndMlp(
   shape: ModelShape,
   w: LlamaBlock,
   a: LlamaActivations,
-  branch: Tensor,
+  t: LlamaScratch,
   layout: Layout,
   attend: Attend,
 ): void {
-  s.matmul(a.qkv, a.normed1, w.qkv, "nt"); //                                                  (2)
+  s.matmul(a.qkv, t.normed, w.qkv, "nt"); //                                                   (2)
   s.ropeForward(a.qkv, layout.positions, layout.ropeTable, shape.numHeads + shape.numKvHeads); // (3)
   attend(s, a.o, a.lse, a.qkv); //                                                             (4)
-  s.matmul(branch, a.o, w.o, "nt"); //                                                         (5)
-  s.addRmsnormForward(a.normed2, a.mid, a.rstd2, a.x, branch, w.postNorm, shape.rmsNormEps); // (6)
-  s.matmul(a.gateUp, a.normed2, w.gateUp, "nt"); //                                            (7)
-  s.swigluForward(a.hidden, a.gateUp); //                                                      (8)
+  s.matmul(t.branch, a.o, w.o, "nt"); //                                                       (5)
+  s.addRmsnormForward(t.normed, a.mid, a.rstd2, a.x, t.branch, w.postNorm, shape.rmsNormEps); // (6)
+  s.matmul(a.gateUp, t.normed, w.gateUp, "nt"); //                                             (7)
 }
 
-/** `d` (T, C) holds the gradient of the block's output and becomes that of its input; dW +=. */
+/**
+ * `d` (T, C) holds the gradient of the block's output and becomes that of its input; dW +=. The gradient of a
+ * matrix's input comes before that of its weight: on the way back the norm, or SwiGLU, overwrites it with the
+ * input itself, which the weight's gradient needs.
+ */
 export function llamaBackward(
   s: Stream,
   shape: ModelShape,
@@ -235,21 +247,22 @@ export function llamaBackward(
   dW: LlamaBlock,
   w: LlamaBlock,
   a: LlamaActivations,
-  t: LlamaScratch,
+  t: LlamaScratch & LlamaBackwardScratch,
   layout: Layout,
 ): void {
   const { numHeads: H, numKvHeads: K } = shape;
-  s.matmul(t.dHidden, d, w.down, "nn"); //                                            undo (9), input
-  s.matmulAdd(dW.down, d, a.hidden, "tn"); //                                         undo (9), weight
-  s.swigluBackward(t.dGateUp, t.dHidden, a.gateUp); //                                undo (8)
-  s.matmul(t.dNormed, t.dGateUp, w.gateUp, "nn"); //                                  undo (7), input
-  s.matmulAdd(dW.gateUp, t.dGateUp, a.normed2, "tn"); //                              undo (7), weight
-  s.rmsnormBackwardAdd(d, dW.postNorm, t.dNormed, a.mid, w.postNorm, a.rstd2); //     undo (6)
+  const { normed, hidden } = t;
+  s.matmul(hidden, d, w.down, "nn"); //                                               undo (9), input
+  s.swigluBackward(a.gateUp, hidden, hidden, a.gateUp); //                            undo (8)
+  s.matmulAdd(dW.down, d, hidden, "tn"); //                                           undo (9), weight
+  s.matmul(normed, a.gateUp, w.gateUp, "nn"); //                                      undo (7), input
+  s.rmsnormBackwardAdd(d, normed, dW.postNorm, normed, a.mid, w.postNorm, a.rstd2); // undo (6)
+  s.matmulAdd(dW.gateUp, a.gateUp, normed, "tn"); //                                  undo (7), weight
   s.matmul(t.dO, d, w.o, "nn"); //                                                    undo (5), input
   s.matmulAdd(dW.o, d, a.o, "tn"); //                                                 undo (5), weight
   s.attentionBackward(t.dQkv, t.delta, t.dO, a.o, a.lse, a.qkv, layout.segments, H, K); // undo (4)
   s.ropeBackward(t.dQkv, layout.positions, layout.ropeTable, H + K); //               undo (3)
-  s.matmul(t.dNormed, t.dQkv, w.qkv, "nn"); //                                        undo (2), input
-  s.matmulAdd(dW.qkv, t.dQkv, a.normed1, "tn"); //                                    undo (2), weight
-  s.rmsnormBackwardAdd(d, dW.inputNorm, t.dNormed, a.x, w.inputNorm, a.rstd1); //     undo (1)
+  s.matmul(normed, t.dQkv, w.qkv, "nn"); //                                           undo (2), input
+  s.rmsnormBackwardAdd(d, normed, dW.inputNorm, normed, a.x, w.inputNorm, a.rstd1); // undo (1)
+  s.matmulAdd(dW.qkv, t.dQkv, normed, "tn"); //                                       undo (2), weight
 }

@@ -138,7 +138,9 @@ export interface Ops {
 
   /**
    * {@link Ops.rmsnormBackward} with dx += : for the gradient of the residual stream, which accumulates.
-   * @param dx (T,C) x; may be dy
+   * y = x · rstd · weight, the forward's output again, so that it need not be kept.
+   * @param dx (T,C) x
+   * @param y (T,C) x; may be dy
    * @param dWeight (C) f32
    * @param dy (T,C) x
    * @param x (T,C) x, the input of the forward
@@ -147,6 +149,7 @@ export interface Ops {
    */
   rmsnormBackwardAdd(
     dx: Tensor,
+    y: Tensor,
     dWeight: Tensor,
     dy: Tensor,
     x: Tensor,
@@ -259,12 +262,14 @@ export interface Ops {
   swigluForward(hidden: Tensor, gateUp: Tensor): void;
 
   /**
-   * dGateUp = gradient of {@link Ops.swigluForward}. Source: the derivative of Shazeer 2020, eq. 6.
+   * dGateUp = gradient of {@link Ops.swigluForward}; hidden = its output again, so that it need not be
+   * kept. Source: the derivative of Shazeer 2020, eq. 6.
    * @param dGateUp (T,2F) x; may be gateUp
+   * @param hidden (T,F) x; may be dHidden
    * @param dHidden (T,F) x
    * @param gateUp (T,2F) x
    */
-  swigluBackward(dGateUp: Tensor, dHidden: Tensor, gateUp: Tensor): void;
+  swigluBackward(dGateUp: Tensor, hidden: Tensor, dHidden: Tensor, gateUp: Tensor): void;
 
   // ---- head: scored rows, log-probabilities, losses ----------------------------------------------------
 

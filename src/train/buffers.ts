@@ -1,4 +1,10 @@
-import { llamaActivations, llamaScratch, type ModelShape, type RowSpec } from "../model/index.js";
+import {
+  llamaActivations,
+  llamaBackwardScratch,
+  llamaScratch,
+  type ModelShape,
+  type RowSpec,
+} from "../model/index.js";
 import { type Arena, alignedBytes, type Device, type DType, type Tensor } from "../native/index.js";
 
 /** How long memory lives: the groups of the memory table, one arena each. */
@@ -80,7 +86,7 @@ export function passBuffers(
   const sets = mode.training && !mode.checkpointing ? shape.numLayers : 1;
   for (let l = 0; l < inputs; l++) rows("activations", `layer.${l}.`, { x });
   for (let l = 0; l < sets; l++) rows("activations", `layer.${l}.`, rest);
-  add("activations", "branch", dtype, T, C);
+  rows("activations", "scratch.", llamaScratch(shape));
   add("activations", "last", dtype, T, C);
   add("activations", "lastRstd", "f32", T);
   add("activations", "final", dtype, T, C);
@@ -92,7 +98,7 @@ export function passBuffers(
   add("head", "coefficient", "f32", N);
   if (mode.training) {
     add("head", "dScored", dtype, N, C);
-    rows("backward scratch", "scratch.", llamaScratch(shape));
+    rows("backward scratch", "scratch.", llamaBackwardScratch(shape));
     add("backward scratch", "dResidual", dtype, T, C);
     add("backward scratch", "dFinal", dtype, T, C);
   }

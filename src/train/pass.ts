@@ -8,11 +8,13 @@ import {
   headForward,
   type Layout,
   type LlamaActivations,
+  type LlamaBackwardScratch,
   type LlamaBlock,
   type LlamaEdge,
   type LlamaScratch,
   llamaActivations,
   llamaBackward,
+  llamaBackwardScratch,
   llamaForward,
   llamaRecompute,
   llamaScratch,
@@ -44,7 +46,8 @@ export class Pass {
   /** Windows that follow the token count T of the micro-batch. */
   readonly #perToken: Window[] = [];
   readonly #layers: LlamaActivations[];
-  readonly #scratch: LlamaScratch;
+  /** When not training only what the forward needs. */
+  readonly #scratch: LlamaScratch & LlamaBackwardScratch;
   readonly #layout: Layout;
   readonly #w: Record<string, Window> = {};
   readonly #logits: { readonly f32: Window; readonly d: Window };
@@ -82,19 +85,12 @@ export class Pass {
       });
       return Object.fromEntries(tensors) as unknown as LlamaActivations;
     });
-    const scratch = mode.training ? Object.keys(llamaScratch(shape)) : [];
+    const backward = mode.training ? Object.keys(llamaBackwardScratch(shape)) : [];
+    const scratch = [...Object.keys(llamaScratch(shape)), ...backward];
     this.#scratch = Object.fromEntries(
       scratch.map((name) => [name, perToken(`scratch.${name}`)]),
-    ) as unknown as LlamaScratch;
-    for (const name of [
-      "branch",
-      "last",
-      "lastRstd",
-      "final",
-      "tokens",
-      "positions",
-      "rowSources",
-    ]) {
+    ) as unknown as LlamaScratch & LlamaBackwardScratch;
+    for (const name of ["last", "lastRstd", "final", "tokens", "positions", "rowSources"]) {
       this.#w[name] = perToken(name);
     }
     if (mode.training) for (const name of ["dResidual", "dFinal"]) this.#w[name] = perToken(name);
@@ -237,7 +233,7 @@ export class Pass {
         w,
         this.#layers[l]!,
         before,
-        this.#w.branch!,
+        this.#scratch,
         this.#layout,
         attendLayer(l),
       );
@@ -247,14 +243,14 @@ export class Pass {
 
   #finalNorm(): LlamaEdge {
     const edge = this.#edge();
-    const { last, lastRstd, final, branch } = this.#w;
+    const { last, lastRstd, final } = this.#w;
     const mid = this.#layers.at(-1)!.mid;
     this.#s.addRmsnormForward(
       final!,
       last!,
       lastRstd!,
       mid,
-      branch!,
+      this.#scratch.branch,
       edge.norm,
       this.#shape.rmsNormEps,
     );
@@ -347,7 +343,7 @@ export class Pass {
   #backward(edge: LlamaEdge): void {
     const s = this.#s;
     const { numLayers } = this.#shape;
-    const { dResidual, dFinal, dScored, rowSources, last, lastRstd, branch } = this.#w;
+    const { dResidual, dFinal, dScored, rowSources, last, lastRstd } = this.#w;
     const dEdge = this.#store.gradients(numLayers) as LlamaEdge;
     s.scatterRows(dFinal!, dScored!.set(0, this.#w.scoredRows!.rows), rowSources!);
     s.rmsnormBackward(dResidual!, dEdge.norm, dFinal!, last!, edge.norm, lastRstd!);
@@ -356,7 +352,7 @@ export class Pass {
       const w = this.#store.acquire(l) as LlamaBlock;
       const a = this.#layers[l]!;
       if (this.#checkpointing) {
-        llamaRecompute(s, this.#shape, w, a, branch!, this.#layout, this.#attend);
+        llamaRecompute(s, this.#shape, w, a, this.#scratch, this.#layout, this.#attend);
       }
       const dW = this.#store.gradients(l) as LlamaBlock;
       llamaBackward(s, this.#shape, dResidual!, dW, w, a, this.#scratch, this.#layout);

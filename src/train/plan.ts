@@ -66,9 +66,9 @@ export type DataFacts = Pick<
  */
 const PROCESS_BYTES = 96e6;
 /** Tokens of a micro-batch beyond which GEMMs on a CPU gain nothing. */
-const ENOUGH_TOKENS = 4096;
+const ENOUGH_TOKENS = 2048;
 /** Largest logits workspace taken by default. */
-const LOGITS_BYTES = 256 << 20;
+const LOGITS_BYTES = 128 << 20;
 /** Examples evaluated per round trip, at least. */
 const EVAL_EXAMPLES = 64;
 /** Share of the machine's memory that a plan may fill. */

@@ -30,11 +30,16 @@ const normBroken: Contract["broken"] = [
   [{ weight: f32(3) }, "weight has shape (3), expected (4) = columns of x"],
   [{ rstd: f32(4) }, "rstd has shape (4), expected (3) = rows of x"],
   [{ dx: over("x", f32(3, 4)) }, "dx overlaps x, expected memory of its own"],
-  [
-    { dx: over("dy", f32(3, 4), 1) },
-    "dx overlaps part of dy, expected memory of its own or exactly that of dy",
-  ],
 ];
+const normAdd = {
+  dx: f32(3, 4),
+  y: f32(3, 4),
+  dWeight: f32(4),
+  dy: f32(3, 4),
+  x: f32(3, 4),
+  weight: f32(4),
+  rstd: f32(3),
+};
 
 const response = {
   mean: f32(2),
@@ -247,8 +252,31 @@ export const contracts: readonly Contract[] = [
       ],
     ],
   },
-  { op: "rmsnormBackward", valid: norm, broken: normBroken },
-  { op: "rmsnormBackwardAdd", valid: norm, broken: normBroken },
+  {
+    op: "rmsnormBackward",
+    valid: norm,
+    broken: [
+      ...normBroken,
+      [
+        { dx: over("dy", f32(3, 4), 1) },
+        "dx overlaps part of dy, expected memory of its own or exactly that of dy",
+      ],
+    ],
+  },
+  {
+    op: "rmsnormBackwardAdd",
+    valid: normAdd,
+    broken: [
+      ...normBroken,
+      [{ y: f32(3, 5) }, "y has shape (3, 5), expected (3, 4) = shape of x"],
+      [{ y: over("x", f32(3, 4)) }, "y overlaps x, expected memory of its own"],
+      [{ dx: over("dy", f32(3, 4)) }, "dx overlaps dy, expected memory of its own"],
+      [
+        { y: over("dy", f32(3, 4), 1) },
+        "y overlaps part of dy, expected memory of its own or exactly that of dy",
+      ],
+    ],
+  },
   {
     op: "ropeForward",
     valid: { x: f32(3, 8), ...rope },
@@ -357,8 +385,13 @@ export const contracts: readonly Contract[] = [
   },
   {
     op: "swigluBackward",
-    valid: { dGateUp: f32(3, 8), dHidden: f32(3, 4), gateUp: f32(3, 8) },
+    valid: { dGateUp: f32(3, 8), hidden: f32(3, 4), dHidden: f32(3, 4), gateUp: f32(3, 8) },
     broken: [
+      [{ hidden: f32(3, 5) }, "hidden has shape (3, 5), expected (3, 4) = shape of d_hidden"],
+      [
+        { hidden: over("gateUp", f32(3, 4)) },
+        "hidden overlaps gate_up, expected memory of its own",
+      ],
       [{ dGateUp: f32(3, 7) }, "d_gate_up has shape (3, 7), expected (3, 8) = shape of gate_up"],
       [{ dHidden: f32(12) }, "d_hidden has shape (12), expected a matrix"],
       [

@@ -146,21 +146,33 @@ export const rmsnormBackward: readonly OpCase[] = [
   }),
 ];
 
-export const rmsnormBackwardAdd: readonly OpCase[] = SHAPES.map(({ T, C, dtype }) => {
+function backwardAddCase(T: number, C: number, dtype: DType, place: "apart" | "y over dy"): OpCase {
   const plain = backwardCase(T, C, dtype, { rowGap: 0 });
+  const { dx: _, ...others } = plain.args;
   return {
     ...plain,
     op: "rmsnormBackwardAdd",
-    args: { ...plain.args, dx: update(dtype, [T, C]) },
+    name: `${plain.name} ${place}`,
+    args: {
+      dx: update(dtype, [T, C]),
+      y: out(dtype, [T, C], place === "apart" ? {} : { over: "dy" }),
+      ...others,
+    },
     reference: (v) => {
       const g = backward(v.array("dy"), v.matrix("x"), v.array("weight"), v.array("rstd"));
       return {
         dx: add(v.array("dx"), g.dx),
+        y: forward(v.matrix("x"), v.array("weight"), EPS).y,
         dWeight: add(v.array("dWeight"), g.dWeight),
       };
     },
     // dx is compared with what was there and what is added together.
     tolerance: { ...(C === 1 ? { dWeight: oneColumn(T).dWeight } : {}) },
-    bytes: 4 * T * C * sizeOf(dtype),
+    bytes: 5 * T * C * sizeOf(dtype),
   };
-});
+}
+
+export const rmsnormBackwardAdd: readonly OpCase[] = [
+  ...SHAPES.map(({ T, C, dtype }) => backwardAddCase(T, C, dtype, "apart")),
+  ...(["f32", "bf16"] as const).map((dtype) => backwardAddCase(70, 97, dtype, "y over dy")),
+];

@@ -30,10 +30,14 @@ export const swigluBackward: readonly OpCase[] = product({
       name: `${label({ T, F, dtype })} ${place}`,
       args: {
         dGateUp: out(dtype, [T, 2 * F], place === "in place" ? { over: "gateUp" } : strided),
+        hidden: out(dtype, [T, F], place === "in place" ? { over: "dHidden" } : strided),
         dHidden: normal(dtype, [T, F], strided),
         gateUp: normal(dtype, [T, 2 * F], { ...strided, scale: 3 }),
       },
-      reference: (v) => ({ dGateUp: backward(v.array("dHidden"), v.matrix("gateUp")) }),
+      reference: (v) => ({
+        dGateUp: backward(v.array("dHidden"), v.matrix("gateUp")),
+        hidden: forward(v.matrix("gateUp")),
+      }),
       ...(dtype === "f32" && T === 33 && F === 17
         ? {
             gradient: {
@@ -42,8 +46,8 @@ export const swigluBackward: readonly OpCase[] = product({
             },
           }
         : {}),
-      bytes: 5 * T * F * sizeOf(dtype),
-      flops: 9 * T * F,
+      bytes: 6 * T * F * sizeOf(dtype),
+      flops: 10 * T * F,
     };
   });
 
