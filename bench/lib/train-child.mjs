@@ -9,19 +9,15 @@ import { cpuClock, loadAverage, peakMemory, takenByOthers } from "./machine.mjs"
 import { matmulFlops, recordMatmuls } from "./record-matmuls.mjs";
 import { matmulRoof } from "./roof.mjs";
 
-/** @typedef {import("../../dist/native/index.js").Stream} Stream */
-
 /** @type {{ recipe: string, warmup: number, threads?: number, result: string }} */
 const job = JSON.parse(readFileSync(/** @type {string} */ (process.argv[2]), "utf8"));
 const { config, baseDir } = loadRecipe(job.recipe);
 
-// The trainer opens the stream; its profile is read from here.
-/** @type {Stream | undefined} */
-let stream;
+// The trainer opens the stream; which products it is given is heard here.
 let endRecording = () => /** @type {import("./record-matmuls.mjs").Matmul[]} */ ([]);
 const open = Device.prototype.stream;
 Device.prototype.stream = function () {
-  stream = open.call(this);
+  const stream = open.call(this);
   endRecording = recordMatmuls(stream);
   return stream;
 };
@@ -29,8 +25,8 @@ Device.prototype.stream = function () {
 const loadBefore = loadAverage();
 /** @type {import("../../dist/index.js").StepRecord[]} */
 const records = [];
-/** @type {Record<string, { calls: number, seconds: number }>} */
-const profile = {};
+/** @type {import("../../dist/index.js").ProfileRecord | undefined} */
+let profile;
 let clock = cpuClock();
 let others = 0;
 let peakRss = 0;
@@ -39,27 +35,24 @@ await train({
   baseDir,
   device: "cpu",
   ...(job.threads ? { threads: job.threads } : {}),
+  profile: { first: job.warmup + 1, last: config.maxSteps },
   reporters: [
     {
-      // Called as soon as a step's results are there, when the next one has hardly begun: the profile
-      // since the call before is that of the step.
+      // Called as soon as a step's results are there, when the next one has hardly begun.
       step(record) {
-        const times = stream?.takeProfile() ?? [];
         records.push(record);
         if (records.length <= job.warmup) {
           clock = cpuClock();
           return;
-        }
-        for (const { op, calls, seconds } of times) {
-          profile[op] ??= { calls: 0, seconds: 0 };
-          profile[op].calls += calls;
-          profile[op].seconds += seconds;
         }
         others = takenByOthers(clock, cpuClock());
         peakRss = peakMemory();
       },
       start() {},
       eval() {},
+      profile(record) {
+        profile = record;
+      },
       notice: (text) => console.error(`  ${text}`),
       end() {},
     },
@@ -89,13 +82,11 @@ const run = {
   loadBefore,
   loadAfter: loadAverage(),
   others,
-  profile: Object.entries(profile)
-    .map(([op, { calls, seconds }]) => ({
-      op,
-      callsPerStep: calls / measured.length,
-      secondsPerStep: seconds / measured.length,
-    }))
-    .sort((a, b) => b.secondsPerStep - a.secondsPerStep),
+  profile: (profile?.ops ?? []).map(({ op, calls_per_step, ms_per_step }) => ({
+    op,
+    callsPerStep: calls_per_step,
+    secondsPerStep: ms_per_step / 1e3,
+  })),
   matmulFlopsPerStep: matmulFlops(matmuls),
   matmulRoofSecondsPerStep: matmuls.reduce((sum, { count }, i) => sum + count * (roof[i] ?? 0), 0),
   matmuls: matmuls.map((product, i) => ({ ...product, roofSeconds: roof[i] ?? 0 })),
