@@ -14,8 +14,13 @@ export type { Config, RecipeInput } from "./config/schema.js";
 export type { Message } from "./data/types.js";
 export * from "./errors.js";
 export { type GenerateOptions, generate } from "./inference/generate.js";
-export { type LoadedModel, loadModel } from "./inference/loaded-model.js";
-export { type InferenceOptions, type ModelSource, readModel } from "./inference/model.js";
+export { LoadedModel, loadModel } from "./inference/loaded-model.js";
+export {
+  type InferenceOptions,
+  type ModelOptions,
+  type ModelSource,
+  readModel,
+} from "./inference/model.js";
 export { greedy, type Sampler, temperatureSampler } from "./inference/sample.js";
 export { type Score, type ScoreOptions, score } from "./inference/score.js";
 export {

@@ -5,7 +5,7 @@ import type { Tensor } from "../native/index.js";
 import { checkIds } from "../train/examples.js";
 import type { Session } from "../train/session.js";
 import { type CachedAttention, KvCache } from "./kv-cache.js";
-import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
+import { type InferenceOptions, type ModelSource, withSession } from "./model.js";
 import { greedy, type Sampler } from "./sample.js";
 
 /** How prompts are continued. */
@@ -33,10 +33,11 @@ interface Sequence {
 }
 
 /**
- * Continues prompts with a key/value cache; yields the new tokens of each prompt in order. The weights are
- * read when the iteration starts and freed when it ends.
+ * Continues prompts with a key/value cache; yields the new tokens of each prompt in order. A model from
+ * {@link loadModel} has its weights; with {@link readModel} they are read when the iteration starts and freed
+ * when it ends.
  *
- * @param source what {@link readModel} or {@link loadModel} returned
+ * @param source what {@link loadModel} or {@link readModel} returned
  * @param prompts token ids of each prompt
  * @throws DataError for an empty prompt or an id that the vocabulary does not have.
  * @example
@@ -60,8 +61,8 @@ export async function* generate(
   const longest = prompts.reduce((most, ids) => Math.max(most, ids.length), 1);
   const positions = longest + options.maxNewTokens;
   const tokens = Math.max(TOKENS, longest);
-  const session = await openModel(source, { tokens, sequences: ROWS, positions }, options);
-  try {
+  const size = { tokens, sequences: ROWS, positions };
+  yield* withSession(source, size, options, async function* (session) {
     for (let begin = 0; begin < prompts.length; begin += ROWS) {
       let cache = 0;
       const batch = prompts.slice(begin, begin + ROWS).map((ids, i): Sequence => {
@@ -78,9 +79,7 @@ export async function* generate(
       }
       yield* batch.map((sequence) => sequence.answer);
     }
-  } finally {
-    session.dispose();
-  }
+  });
 }
 
 async function answer(

@@ -1,6 +1,6 @@
 import { packLengths, packSequences } from "../data/pack.js";
 import { checkIds } from "../train/examples.js";
-import { type InferenceOptions, type ModelSource, openModel } from "./model.js";
+import { type InferenceOptions, type ModelSource, withSession } from "./model.js";
 
 /** Log-probabilities of one sequence. */
 export interface Score {
@@ -24,10 +24,10 @@ const TOKENS = 4096;
 const ROWS = 64;
 
 /**
- * Scores token sequences: log p of each token given those before it. The weights are read when the iteration
- * starts and freed when it ends.
+ * Scores token sequences: log p of each token given those before it. A model from {@link loadModel} has its
+ * weights; with {@link readModel} they are read when the iteration starts and freed when it ends.
  *
- * @param source what {@link readModel} or {@link loadModel} returned
+ * @param source what {@link loadModel} or {@link readModel} returned
  * @param sequences token ids of each sequence
  * @throws DataError naming the row and the id that the vocabulary does not have.
  * @example
@@ -45,8 +45,8 @@ export async function* score(
   const longest = sequences.reduce((most, ids) => Math.max(most, ids.length), 1);
   const total = sequences.reduce((sum, ids) => sum + ids.length, 0);
   const tokens = Math.max(longest, Math.min(TOKENS, total));
-  const session = await openModel(source, { tokens, sequences: ROWS, positions: longest }, options);
-  try {
+  const size = { tokens, sequences: ROWS, positions: longest };
+  yield* withSession(source, size, options, async function* (session) {
     for (let begin = 0; begin < sequences.length; begin += ROWS) {
       const chunk = sequences.slice(begin, begin + ROWS);
       // A single token is given, not predicted: it has nothing to score.
@@ -70,9 +70,7 @@ export async function* score(
       }
       yield* results.map(summarize);
     }
-  } finally {
-    session.dispose();
-  }
+  });
 }
 
 function summarize(logps: Float32Array): Score {

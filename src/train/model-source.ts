@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
 import path from "node:path";
 import { openSafetensors } from "../checkpoint/safetensors.js";
-import type { Session } from "./session.js";
+import type { ResidentModel } from "./resident-model.js";
 
 /** A model directory as named by a recipe: from the current directory, else from the recipe's folder. */
 export function resolveModelDir(name: string, baseDir: string): string {
@@ -10,13 +10,14 @@ export function resolveModelDir(name: string, baseDir: string): string {
 }
 
 /** Loads the weights of a model directory. @throws CheckpointError naming what does not fit. */
-export async function loadModel(session: Session, dir: string, tied: boolean): Promise<void> {
+export async function loadWeights(model: ResidentModel, dir: string): Promise<void> {
+  const tied = model.shape.tiedEmbeddings;
   // Files carry tensors that are computed or shared here: no reason to refuse a model.
   const ignored = (name: string) =>
     name.endsWith(".rotary_emb.inv_freq") || (tied && name === "lm_head.weight");
   const file = await openSafetensors(dir);
   try {
-    await session.withMover((mover) => mover.load(file, session.weights(), dir, ignored));
+    await model.withMover((mover) => mover.load(file, model.weights(), dir, ignored));
   } finally {
     await file.close();
   }

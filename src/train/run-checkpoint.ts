@@ -9,7 +9,7 @@ import {
 import { openSafetensors } from "../checkpoint/safetensors.js";
 import type { Config } from "../config/schema.js";
 import { CheckpointError } from "../errors.js";
-import type { Session } from "./session.js";
+import type { ResidentModel } from "./resident-model.js";
 
 /** What a resumed run must agree on with the run that wrote the checkpoint, and where that run stood. */
 export interface RunState {
@@ -130,15 +130,15 @@ export function checkAgreement(
 
 /** Writes weights, config, tokenizer and chat template of a complete HF model directory. */
 export async function saveModel(
-  session: Session,
+  model: ResidentModel,
   folder: string,
   source: ConfigFile,
   config: Config,
 ): Promise<void> {
   await writeModelFiles(folder, source, config.saveDtype, config.chatTemplate);
   const dtype = config.saveDtype === "float32" ? "f32" : "bf16";
-  const { files, index } = await session.withMover((mover) =>
-    mover.save(folder, session.weights(), dtype),
+  const { files, index } = await model.withMover((mover) =>
+    mover.save(folder, model.weights(), dtype),
   );
   const indexFile = path.join(folder, "model.safetensors.index.json");
   if (index) await writeFileAtomic(indexFile, `${JSON.stringify(index, null, 2)}\n`);
@@ -147,7 +147,7 @@ export async function saveModel(
 
 /** Writes `checkpoint-<step>/`: the model, the optimizer and where the run stands. It appears complete or not at all. */
 export async function saveCheckpoint(
-  session: Session,
+  model: ResidentModel,
   state: RunState,
   trainerState: string,
   source: ConfigFile,
@@ -155,15 +155,15 @@ export async function saveCheckpoint(
 ): Promise<string> {
   const target = path.join(config.outputDir, `checkpoint-${state.step}`);
   await writeDirectoryAtomic(target, async (folder) => {
-    await saveModel(session, folder, source, config);
+    await saveModel(model, folder, source, config);
     // The f32 weights are in the model file unless they were rounded on the way.
     const exact = !config.bf16 && config.saveDtype === "float32";
     const tensors = [
-      ...(exact ? [] : session.optimizerState("master", prefixes.master)),
-      ...session.optimizerState("m", prefixes.m),
-      ...session.optimizerState("v", prefixes.v),
+      ...(exact ? [] : model.optimizerState("master", prefixes.master)),
+      ...model.optimizerState("m", prefixes.m),
+      ...model.optimizerState("v", prefixes.v),
     ];
-    await session.withMover((mover) =>
+    await model.withMover((mover) =>
       mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, "f32"),
     );
     await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
@@ -173,22 +173,22 @@ export async function saveCheckpoint(
 }
 
 /** Reads weights and optimizer state back, bit for bit. */
-export async function restoreCheckpoint(session: Session, dir: string): Promise<void> {
+export async function restoreCheckpoint(model: ResidentModel, dir: string): Promise<void> {
   const file = path.join(dir, OPTIMIZER_FILE);
   const optimizer = await openSafetensors(file);
-  const model = await openSafetensors(dir);
+  const weights = await openSafetensors(dir);
   try {
     const moments = [
-      ...session.optimizerState("m", prefixes.m),
-      ...session.optimizerState("v", prefixes.v),
+      ...model.optimizerState("m", prefixes.m),
+      ...model.optimizerState("v", prefixes.v),
     ];
     const exact = optimizer.names().some((name) => name.startsWith(prefixes.master));
-    const masters = session.optimizerState("master", prefixes.master);
-    await session.withMover(async (mover) => {
+    const masters = model.optimizerState("master", prefixes.master);
+    await model.withMover(async (mover) => {
       await mover.load(optimizer, exact ? [...masters, ...moments] : moments, file);
-      if (!exact) await mover.load(model, session.weights(), dir);
+      if (!exact) await mover.load(weights, model.weights(), dir);
     });
   } finally {
-    await Promise.all([optimizer.close(), model.close()]);
+    await Promise.all([optimizer.close(), weights.close()]);
   }
 }

@@ -1,20 +1,10 @@
-import type { StoredTensor } from "../checkpoint/weights.js";
-import { STAGING_BYTES, WeightMover } from "../checkpoint/weights.js";
-import type { BlockSpec, ModelShape } from "../model/index.js";
-import {
-  type Arena,
-  type Device,
-  type DType,
-  openDevice,
-  type Stream,
-  type Tensor,
-  type Window,
-} from "../native/index.js";
+import type { Device, Stream, Window } from "../native/index.js";
 import { NORM_PARTIALS } from "../optim/adamw.js";
-import { flatBytes, ResidentStore } from "../parallel/resident.js";
-import type { BlockTensors, ParamStore } from "../parallel/store.js";
+import type { ResidentStore } from "../parallel/resident.js";
+import type { ParamStore } from "../parallel/store.js";
 import { type BatchLimits, type BufferSpec, Buffers, passBuffers } from "./buffers.js";
 import { Pass } from "./pass.js";
+import type { ResidentModel } from "./resident-model.js";
 
 /** Tensors of the optimizer besides its flat state: clip factor and partial sums of the norm. */
 export function optimizerBuffers(blocks: number): BufferSpec[] {
@@ -25,72 +15,50 @@ export function optimizerBuffers(blocks: number): BufferSpec[] {
 }
 
 export interface SessionOptions {
-  readonly device?: "cpu" | "cuda" | "auto";
-  readonly threads?: number;
-  readonly shape: ModelShape;
-  /** Blocks in the store's order: layers, then the edge. */
-  readonly blocks: readonly BlockSpec[];
-  readonly dtype: DType;
   readonly limits: BatchLimits;
-  readonly training: boolean;
   readonly checkpointing?: boolean;
 }
 
 /** A model on a device with everything a pass needs; memory is allocated here and nowhere later. */
 export class Session {
-  readonly device: Device;
-  readonly stream: Stream;
-  readonly store: ResidentStore;
+  readonly model: ResidentModel;
   readonly pass: Pass;
   readonly buffers: Buffers;
-  readonly #arena: Arena;
-  readonly #blocks: readonly BlockSpec[];
   readonly #means: Window;
   readonly #losses: Window;
   readonly #options: SessionOptions;
 
-  constructor(options: SessionOptions) {
-    const { shape, blocks, dtype, limits, training, checkpointing = false } = options;
+  /** The model stays its caller's: it is disposed after the session. @throws MemoryError */
+  constructor(model: ResidentModel, options: SessionOptions) {
+    const { shape, dtype, blocks, training } = model;
+    const { limits, checkpointing = false } = options;
     const mode = { training, checkpointing };
-    this.#blocks = blocks;
+    this.model = model;
     this.#options = options;
-    this.device = openDevice(
-      options.device ?? "auto",
-      options.threads ? { threads: options.threads } : {},
-    );
-    this.stream = this.device.stream();
-    const stateBytes = blocks.reduce((sum, block) => {
-      const { weight, master, moments, grad } = flatBytes(block, dtype, training);
-      return sum + weight + master + moments + grad;
-    }, 0);
-    this.#arena = this.device.arena(stateBytes, "model and optimizer");
-    this.store = new ResidentStore(this.#arena, blocks, dtype, training);
     const specs = passBuffers(shape, dtype, limits, mode);
-    this.buffers = new Buffers(
-      this.device,
-      [...specs, ...optimizerBuffers(blocks.length)],
-      "buffers",
-    );
+    const all = [...specs, ...optimizerBuffers(blocks.length)];
+    this.buffers = new Buffers(model.device, all, "buffers");
     this.#means = this.buffers.tensor("means").window();
     this.#losses = this.buffers.tensor("losses").window();
-    this.pass = new Pass(this.stream, shape, this.store, this.buffers, limits, mode);
+    this.pass = new Pass(model.stream, shape, model.store, this.buffers, limits, mode);
   }
 
-  /** The model's tensors by their names in a checkpoint; loading fills `weight` and `master` of each. */
-  weights(): StoredTensor[] {
-    return this.#stored("", (b) => [this.store.masters(b), this.store.acquire(b)]);
+  get device(): Device {
+    return this.model.device;
   }
 
-  /** One state of the optimizer under `prefix` + checkpoint name. */
-  optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
-    if (kind === "master")
-      return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
-    return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
+  get stream(): Stream {
+    return this.model.stream;
+  }
+
+  get store(): ResidentStore {
+    return this.model.store;
   }
 
   /** The layer walk over the same buffers, enqueued on another stream; while it walks the first must rest. */
   secondPass(stream: Stream, store: ParamStore): Pass {
-    const { shape, limits, training, checkpointing = false } = this.#options;
+    const { shape, training } = this.model;
+    const { limits, checkpointing = false } = this.#options;
     return new Pass(stream, shape, store, this.buffers, limits, { training, checkpointing });
   }
 
@@ -102,40 +70,8 @@ export class Session {
     return { means, losses };
   }
 
-  /** Runs `work` with a mover whose staging memory lives only that long. */
-  async withMover<T>(work: (mover: WeightMover) => Promise<T>): Promise<T> {
-    const arena = this.device.arena(STAGING_BYTES, "staging");
-    try {
-      return await work(new WeightMover(this.stream, arena.tensor("f32", [STAGING_BYTES / 4])));
-    } finally {
-      arena.dispose();
-    }
-  }
-
+  /** Frees the buffers once what is enqueued has run. */
   dispose(): void {
-    this.stream.dispose();
     this.buffers.dispose();
-    this.#arena.dispose();
-    this.device.dispose();
-  }
-
-  #stored(prefix: string, tensorsOf: (block: number) => BlockTensors[]): StoredTensor[] {
-    return this.#blocks.flatMap((block, b) => {
-      const sets = tensorsOf(b);
-      return block.parameters.flatMap(({ name, shape, parts }) => {
-        const tensors = [...new Set(sets.map((set) => set[name] as Tensor))];
-        let begin = 0;
-        return parts.map((part) => {
-          const stored = {
-            name: prefix + part.name,
-            shape: [part.rows, ...shape.slice(1)],
-            tensors,
-            begin,
-          };
-          begin += part.rows;
-          return stored;
-        });
-      });
-    });
   }
 }

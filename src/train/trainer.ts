@@ -15,10 +15,11 @@ import {
   type StepRecord,
 } from "../report/index.js";
 import { loadExamples } from "./examples.js";
-import { loadModel, resolveModelDir } from "./model-source.js";
+import { loadWeights, resolveModelDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { modelBlocks, planRun } from "./plan.js";
 import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
+import { ResidentModel } from "./resident-model.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
@@ -103,19 +104,20 @@ async function trainLocked(
   const profiled = options.profile && profileRange(options.profile, resumedStep, plan.totalSteps);
   const moved = await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1);
 
-  const session = new Session({
+  const model = new ResidentModel({
     device,
     ...(threads ? { threads } : {}),
     shape,
     blocks: modelBlocks(shape),
     dtype: config.bf16 ? "bf16" : "f32",
-    limits: plan.limits,
     training: true,
-    checkpointing: config.gradientCheckpointing,
   });
+  let session: Session | undefined;
   try {
-    if (checkpoint) await restoreCheckpoint(session, checkpoint.dir);
-    else await loadModel(session, modelDir, shape.tiedEmbeddings);
+    const { limits } = plan;
+    session = new Session(model, { limits, checkpointing: config.gradientCheckpointing });
+    if (checkpoint) await restoreCheckpoint(model, checkpoint.dir);
+    else await loadWeights(model, modelDir);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
     const trainerState = createTrainerState(checkpoint?.trainerState);
     const own = {
@@ -164,7 +166,8 @@ async function trainLocked(
     }
     return summary;
   } finally {
-    session.dispose();
+    session?.dispose();
+    model.dispose();
   }
 }
 

@@ -90,7 +90,7 @@ export class TrainingRun {
     await this.#reportProfile();
 
     const interrupted = this.#step < plan.totalSteps || this.#evaluationMissing();
-    if (!interrupted) await saveModel(session, config.outputDir, source, config);
+    if (!interrupted) await saveModel(session.model, config.outputDir, source, config);
     else if (this.#step > first) await this.#save();
     return { step: this.#step, interrupted };
   }
@@ -210,7 +210,7 @@ export class TrainingRun {
     await this.#reportLast();
     const { config, session, settings, source, trainerState } = this.#parts;
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
-    const dir = await saveCheckpoint(session, state, trainerState.toJson(), source, config);
+    const dir = await saveCheckpoint(session.model, state, trainerState.toJson(), source, config);
     await removeOldCheckpoints(config.outputDir, config.saveTotalLimit, dir);
   }
 }

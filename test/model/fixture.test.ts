@@ -9,6 +9,7 @@ import { type LossType, losses } from "#src/loss/index.js";
 import { readModelShape } from "#src/model/index.js";
 import type { BatchLimits } from "#src/train/buffers.js";
 import { modelBlocks } from "#src/train/plan.js";
+import { ResidentModel } from "#src/train/resident-model.js";
 import { Session } from "#src/train/session.js";
 import { fixture } from "../support/paths.js";
 
@@ -62,17 +63,16 @@ async function openFixture(
     pairs: true,
     ...limitChange,
   };
-  const session = new Session({
+  const resident = new ResidentModel({
     device: "cpu",
     shape,
     blocks: modelBlocks(shape),
     dtype: "f32",
-    limits,
     training: true,
-    checkpointing,
   });
+  const session = new Session(resident, { limits, checkpointing });
   const source = await openSafetensors(dir);
-  await session.withMover((mover) => mover.load(source, session.weights(), dir));
+  await resident.withMover((mover) => mover.load(source, resident.weights(), dir));
   await source.close();
   return { session, shape, limits };
 }
@@ -121,6 +121,7 @@ async function run(
     return { loss: total, gradients, scoredTokens };
   } finally {
     session.dispose();
+    session.model.dispose();
   }
 }
 

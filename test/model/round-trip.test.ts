@@ -3,7 +3,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import os from "node:os";
 import path from "node:path";
 import { type TestContext, test } from "node:test";
-import { openModel, readModel } from "#src/inference/model.js";
+import { readModel, readWeights } from "#src/inference/model.js";
 import { score } from "#src/inference/score.js";
 import { fixture } from "../support/paths.js";
 import { readTensors } from "../train/support.js";
@@ -15,8 +15,6 @@ function folder(t: TestContext): string {
   return dir;
 }
 
-const size = { tokens: 16, sequences: 1, positions: 16 };
-
 /** Loads a model directory and writes its weights into `to`. */
 async function saveAs(
   from: string,
@@ -25,13 +23,11 @@ async function saveAs(
   dtype: "f32" | "bf16",
   maxShardBytes?: number,
 ) {
-  const session = await openModel(await readModel(from), size, { device: "cpu", bf16 });
+  const model = await readWeights(await readModel(from), { device: "cpu", bf16 });
   try {
-    return await session.withMover((mover) =>
-      mover.save(to, session.weights(), dtype, maxShardBytes),
-    );
+    return await model.withMover((mover) => mover.save(to, model.weights(), dtype, maxShardBytes));
   } finally {
-    session.dispose();
+    model.dispose();
   }
 }
 

@@ -1,0 +1,106 @@
+import { STAGING_BYTES, type StoredTensor, WeightMover } from "../checkpoint/weights.js";
+import type { BlockSpec, ModelShape } from "../model/index.js";
+import {
+  type Arena,
+  type Device,
+  type DType,
+  openDevice,
+  type Stream,
+  type Tensor,
+} from "../native/index.js";
+import { flatBytes, ResidentStore } from "../parallel/resident.js";
+import type { BlockTensors } from "../parallel/store.js";
+
+export interface ResidentModelOptions {
+  readonly device?: "cpu" | "cuda" | "auto";
+  readonly threads?: number;
+  readonly shape: ModelShape;
+  /** Blocks in the store's order: layers, then the edge. */
+  readonly blocks: readonly BlockSpec[];
+  readonly dtype: DType;
+  /** With gradients and the optimizer's state. */
+  readonly training: boolean;
+}
+
+/** A model's parameters on a device of its own, and the stream that works on them. */
+export class ResidentModel {
+  readonly shape: ModelShape;
+  readonly blocks: readonly BlockSpec[];
+  readonly dtype: DType;
+  readonly training: boolean;
+  readonly device: Device;
+  readonly stream: Stream;
+  readonly store: ResidentStore;
+  readonly #arena: Arena;
+
+  /** @throws MemoryError when they do not fit. */
+  constructor(options: ResidentModelOptions) {
+    const { shape, blocks, dtype, training, device = "auto", threads } = options;
+    this.shape = shape;
+    this.blocks = blocks;
+    this.dtype = dtype;
+    this.training = training;
+    this.device = openDevice(device, threads ? { threads } : {});
+    this.stream = this.device.stream();
+    const bytes = blocks.reduce((sum, block) => {
+      const { weight, master, moments, grad } = flatBytes(block, dtype, training);
+      return sum + weight + master + moments + grad;
+    }, 0);
+    try {
+      this.#arena = this.device.arena(bytes, "model and optimizer");
+    } catch (error) {
+      this.stream.dispose();
+      this.device.dispose();
+      throw error;
+    }
+    this.store = new ResidentStore(this.#arena, blocks, dtype, training);
+  }
+
+  /** The model's tensors by their names in a checkpoint; loading fills `weight` and `master` of each. */
+  weights(): StoredTensor[] {
+    return this.#stored("", (b) => [this.store.masters(b), this.store.acquire(b)]);
+  }
+
+  /** One state of the optimizer under `prefix` + checkpoint name. */
+  optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
+    if (kind === "master")
+      return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
+    return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
+  }
+
+  /** Runs `work` with a mover whose staging memory lives only that long. */
+  async withMover<T>(work: (mover: WeightMover) => Promise<T>): Promise<T> {
+    const arena = this.device.arena(STAGING_BYTES, "staging");
+    try {
+      return await work(new WeightMover(this.stream, arena.tensor("f32", [STAGING_BYTES / 4])));
+    } finally {
+      arena.dispose();
+    }
+  }
+
+  dispose(): void {
+    this.stream.dispose();
+    this.#arena.dispose();
+    this.device.dispose();
+  }
+
+  #stored(prefix: string, tensorsOf: (block: number) => BlockTensors[]): StoredTensor[] {
+    return this.blocks.flatMap((block, b) => {
+      const sets = tensorsOf(b);
+      return block.parameters.flatMap(({ name, shape, parts }) => {
+        const tensors = [...new Set(sets.map((set) => set[name] as Tensor))];
+        let begin = 0;
+        return parts.map((part) => {
+          const stored = {
+            name: prefix + part.name,
+            shape: [part.rows, ...shape.slice(1)],
+            tensors,
+            begin,
+          };
+          begin += part.rows;
+          return stored;
+        });
+      });
+    });
+  }
+}
