@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { after, test } from "node:test";
 import { pathToFileURL } from "node:url";
 import { lockFolder } from "#src/checkpoint/lock.js";
+import { processSpace } from "#src/checkpoint/process.js";
 import { SimperError } from "#src/errors.js";
 import { root } from "../support/paths.js";
 import {
@@ -26,7 +27,11 @@ const fresh = () => mkdtempSync(path.join(dir, "case-"));
 const locks = (folder: string) => readdirSync(folder).filter((name) => name.startsWith(".lock-"));
 
 /** A process that locks `folder`, says whether it could, and keeps the lock until it is killed. */
-function locker(folder: string, then = "await new Promise(() => setInterval(() => {}, 1e3));") {
+function locker(
+  folder: string,
+  then = "await new Promise(() => setInterval(() => {}, 1e3));",
+  wrapper: readonly string[] = [],
+) {
   const module = pathToFileURL(path.join(root, "dist/checkpoint/lock.js")).href;
   const script = `
     import { lockFolder } from ${JSON.stringify(module)};
@@ -38,7 +43,8 @@ function locker(folder: string, then = "await new Promise(() => setInterval(() =
       process.exit(0);
     }
     ${then}`;
-  return spawn(process.execPath, ["--input-type=module", "-e", script, folder], {
+  const words = [...wrapper, process.execPath, "--input-type=module", "-e", script, folder];
+  return spawn(words[0]!, words.slice(1), {
     stdio: ["ignore", "pipe", "inherit"],
   });
 }
@@ -56,7 +62,7 @@ test("a folder is locked once, by this process or another, until it is released"
     assert.ok(error instanceof SimperError);
     assert.match(
       error.message,
-      /^output_dir .*b: another run of this process is training into it \(.*\.lock-\d+-\d+\)$/,
+      /^output_dir .*b: another run of this process is training into it \(.*\.lock-\d+-\d+-[0-9a-f]{12}\)$/,
     );
     return true;
   });
@@ -80,11 +86,52 @@ test("the lock of a process that was killed is taken over", async () => {
   await once(child, "exit");
   assert.equal(locks(folder).length, 1);
   // A live process that got the pid of a dead one does not hold its lock.
-  writeFileSync(path.join(folder, `.lock-${process.ppid}-1`), "");
+  writeFileSync(path.join(folder, `.lock-${process.ppid}-1-${processSpace()}`), "");
   const lock = await lockFolder(folder);
   assert.deepEqual(locks(folder).length, 1);
   lock.release();
   assert.deepEqual(readdirSync(folder), []);
+});
+
+test("the lock of another machine or container counts until a person removes it", async () => {
+  const folder = fresh();
+  const file = path.join(folder, ".lock-17-4711-0123456789ab");
+  const refusal = (who: string) => ({
+    code: "ERR_SIMPER_CHECKPOINT",
+    message: `output_dir ${folder}: ${who}, of another machine or container, is training into it (${file})`,
+    hint: `wait until it ends, or choose another output_dir; if it is gone (killed, its machine restarted), remove its lock: rm '${file}'`,
+  });
+  writeFileSync(file, "process 17 on host node-3");
+  await assert.rejects(lockFolder(folder), refusal("process 17 on host node-3"));
+  writeFileSync(file, ""); // put down, its text still to come
+  await assert.rejects(lockFolder(folder), refusal("process 17"));
+  assert.deepEqual(locks(folder), [path.basename(file)], "it is left as it is");
+  rmSync(file);
+  (await lockFolder(folder)).release();
+});
+
+test("a run in another pid namespace is seen, and sees this one", async (t) => {
+  // As root, or as anyone where the system lets users have namespaces.
+  const isolated = [[], ["--user", "--map-root-user"]]
+    .map((user) => ["unshare", ...user, "--pid", "--fork", "--kill-child", "--mount-proc"])
+    .find(([command, ...words]) => spawnSync(command!, [...words, "true"]).status === 0);
+  if (!isolated) {
+    t.skip("skipped: no right to make a pid namespace; the test above writes such a lock itself");
+    return;
+  }
+  const folder = fresh();
+  const child = locker(folder, undefined, isolated);
+  assert.equal(await firstLine(child), "locked");
+  const [name] = locks(folder);
+  assert.match(readFileSync(path.join(folder, name!), "utf8"), /^process \d+ on host ./);
+  await assert.rejects(lockFolder(folder), { message: /of another machine or container/ });
+  child.kill("SIGKILL");
+  await once(child, "exit");
+  rmSync(path.join(folder, name!));
+  const lock = await lockFolder(folder);
+  const message = await firstLine(locker(folder, undefined, isolated));
+  assert.match(message, new RegExp(`process ${process.pid} on host .*, of another machine`));
+  lock.release();
 });
 
 test("process.exit releases the lock", async () => {
