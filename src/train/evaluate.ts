@@ -4,6 +4,13 @@ import type { ExampleSet } from "./examples.js";
 import { responseMetrics } from "./metrics.js";
 import type { Session } from "./session.js";
 
+/** What an evaluation found. */
+export interface Evaluation {
+  readonly record: EvalRecord;
+  /** The examples whose log-prob or loss is not finite: how many, and where the first one stands. */
+  readonly nonFinite?: { readonly count: number; readonly first: string };
+}
+
 /**
  * Loss and metrics over a whole split: means over its pairs (or scored tokens), whatever the batches.
  * Work already enqueued runs first; the weights are not touched.
@@ -17,7 +24,7 @@ export async function evaluate(
   loss: Loss,
   options: { readonly maxTokens: number; readonly round: number; readonly stopped: () => boolean },
   at: { readonly step: number; readonly epoch: number },
-): Promise<EvalRecord | undefined> {
+): Promise<Evaluation | undefined> {
   const pairs = loss.examples === "pairs";
   const started = performance.now();
   const means: Float32Array[] = [];
@@ -38,9 +45,10 @@ export async function evaluate(
     terms.push(results.losses);
   }
   const metrics = responseMetrics(concatenate(means), concatenate(terms), pairs);
+  const nonFinite = findNonFinite(concatenate(means), concatenate(terms), pairs);
   const seconds = (performance.now() - started) / 1e3;
   const named = Object.entries(metrics.pairs ?? {}).map(([name, value]) => [`eval_${name}`, value]);
-  return {
+  const record = {
     step: at.step,
     epoch: at.epoch,
     eval_loss: metrics.loss,
@@ -48,6 +56,18 @@ export async function evaluate(
     eval_runtime: seconds,
     eval_samples_per_second: examples.count / seconds,
   };
+  if (nonFinite.length === 0) return { record };
+  const first = examples.where(nonFinite[0]!);
+  return { record, nonFinite: { count: nonFinite.length, first } };
+}
+
+/** Examples, in order, one of whose responses has a mean log-prob or a loss that is not finite. */
+function findNonFinite(means: Float32Array, terms: Float32Array, pairs: boolean): number[] {
+  const found = new Set<number>();
+  for (let i = 0; i < means.length; i++) {
+    if (!Number.isFinite(means[i]!) || !Number.isFinite(terms[i]!)) found.add(pairs ? i >> 1 : i);
+  }
+  return [...found];
 }
 
 function concatenate(parts: readonly Float32Array[]): Float32Array {

@@ -199,10 +199,18 @@ export class TrainingRun {
     const { data, plan, session, reporter, stopped } = this.#parts;
     const round = { maxTokens: plan.limits.tokens, round: plan.limits.stepExamples, stopped };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
-    const record = await evaluate(session, data.test, this.#loss, round, at);
-    if (!record) return; // stopped half-way
+    const found = await evaluate(session, data.test, this.#loss, round, at);
+    if (!found) return; // stopped half-way
     this.#evaluatedStep = this.#step;
-    reporter.eval(record);
+    if (found.nonFinite) {
+      // No update depends on it, so the run goes on whatever on_nonfinite says.
+      const { count, first } = found.nonFinite;
+      reporter.notice(
+        `evaluation at step ${this.#step}: ${count} of ${data.test.count} examples have a loss that is not finite, first ${first}; ` +
+          "look there, and for NaN in the model's weights",
+      );
+    }
+    reporter.eval(found.record);
   }
 
   async #save(): Promise<void> {
