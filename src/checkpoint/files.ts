@@ -157,7 +157,8 @@ export function writeError(target: string, error: unknown): Error {
     ENOENT: ["its folder does not exist", "Create the folder first."],
     ENOTDIR: ["a part of its path is a file", "Choose another output_dir."],
   };
-  const [why, hint] = known[code ?? ""] ?? [message ?? String(error), undefined];
+  const other = "Choose another output_dir, or move aside what is in the way.";
+  const [why, hint] = known[code ?? ""] ?? [message ?? String(error), other];
   return new CheckpointError(`${target}: cannot be written: ${why}`, { hint, cause: error });
 }
 

@@ -16,6 +16,8 @@ const SIDE_FILES = [
   "tokenizer.model",
 ];
 
+const DAMAGED = "the file is damaged; download or save the model again";
+
 /** A `config.json` with the path it was read from. */
 export interface ConfigFile {
   readonly path: string;
@@ -39,12 +41,14 @@ export async function readConfigFile(modelDir: string): Promise<ConfigFile> {
     fields = JSON.parse(text);
   } catch (error) {
     throw new CheckpointError(`${file}: not valid JSON: ${(error as Error).message}`, {
+      hint: DAMAGED,
       cause: error,
     });
   }
   if (typeof fields !== "object" || fields === null || Array.isArray(fields)) {
     throw new CheckpointError(
       `${file}: expected a JSON object, received ${text.trim().slice(0, 20)}`,
+      { hint: DAMAGED },
     );
   }
   return { path: file, fields: fields as Record<string, unknown> };

@@ -41,8 +41,14 @@ export const MAX_HEADER_BYTES = 100_000_000;
 
 /** Size of a tensor in bytes, or undefined where it exceeds what a double counts exactly. */
 export function tensorBytes({ dtype, shape }: Omit<TensorEntry, "name">): number | undefined {
-  const bytes = shape.reduce((product, n) => product * BigInt(n), BigInt(elementBytes[dtype]));
-  return bytes <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(bytes) : undefined;
+  if (shape.includes(0)) return 0;
+  let bytes: number = elementBytes[dtype];
+  for (const n of shape) {
+    // Exact below 2^53, and a rounded product cannot come back below it.
+    bytes *= n;
+    if (bytes > Number.MAX_SAFE_INTEGER) return undefined;
+  }
+  return bytes;
 }
 
 /**
@@ -110,13 +116,13 @@ export function parseHeader(
     const { dtype, shape, data_offsets: offsets } = value;
     if (typeof dtype !== "string" || !Object.hasOwn(elementBytes, dtype)) {
       const known = Object.keys(elementBytes).join(", ");
-      throw wrong(`dtype ${JSON.stringify(dtype)} is not known; expected one of ${known}`);
+      throw wrong(`dtype ${brief(dtype)} is not known; expected one of ${known}`);
     }
     if (!isSizeList(shape)) {
-      throw wrong(`shape ${JSON.stringify(shape)} is not a list of whole numbers`);
+      throw wrong(`shape ${brief(shape)} is not a list of whole numbers`);
     }
     if (!isSizeList(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!) {
-      throw wrong(`data_offsets ${JSON.stringify(offsets)} are not [begin, end]`);
+      throw wrong(`data_offsets ${brief(offsets)} are not [begin, end]`);
     }
     const [begin, stop] = offsets as [number, number];
     if (stop > dataBytes) {
@@ -126,7 +132,7 @@ export function parseHeader(
     const expected = tensorBytes(entry);
     if (expected !== stop - begin) {
       throw wrong(
-        `[${shape.join(", ")}] ${dtype} takes ${expected ?? "more than 2^53"} bytes, ` +
+        `[${shapeText(shape)}] ${dtype} takes ${expected ?? "more than 2^53"} bytes, ` +
           `data_offsets hold ${stop - begin}`,
       );
     }
@@ -154,6 +160,17 @@ export function formatHeader(
   header.writeBigUInt64LE(BigInt(length));
   body.copy(header, 8);
   return header;
+}
+
+/** A value of a header in a message: a damaged file may hold a megabyte of it. */
+function brief(value: unknown): string {
+  const text = JSON.stringify(value) ?? "nothing";
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text;
+}
+
+function shapeText(shape: readonly number[]): string {
+  const shown = shape.slice(0, 8).join(", ");
+  return shape.length > 8 ? `${shown}, … ${shape.length} in all` : shown;
 }
 
 function decode(bytes: Uint8Array): string | undefined {

@@ -103,10 +103,20 @@ export async function openSafetensors(fileOrFolder: string): Promise<Safetensors
   const metadata: Record<string, string> = {};
   try {
     for (const file of files) {
+      // Opening a pipe would wait for a writer, and reading a folder fails without naming it.
+      const kind = await stat(file).catch(() => undefined);
+      if (kind !== undefined && !kind.isFile()) {
+        throw new CheckpointError(`${file}: expected a file, found a folder, pipe or device`, {
+          hint: "model_name_or_path must be a local folder in Hugging Face format (config.json, *.safetensors)",
+        });
+      }
       const handle = await open(file).catch((error: NodeJS.ErrnoException) => {
         const why = error.code === "ENOENT" ? "there is no such file" : error.message;
         const named = weightMap === undefined ? "" : `, named by ${source},`;
-        throw new CheckpointError(`${file}${named} cannot be opened: ${why}`, { cause: error });
+        throw new CheckpointError(`${file}${named} cannot be opened: ${why}`, {
+          hint: "The model is incomplete or may not be read; copy or download it again.",
+          cause: error,
+        });
       });
       handles.set(file, handle);
       const header = await readHeader(handle, file);
@@ -161,12 +171,15 @@ async function readIndex(file: string): Promise<Listing> {
     index = JSON.parse(await readFile(file, "utf8"));
   } catch (error) {
     throw new CheckpointError(`${file}: not valid JSON: ${(error as Error).message}`, {
+      hint: "The file is damaged; download or save the model again.",
       cause: error,
     });
   }
   const map = (index as { weight_map?: unknown } | null)?.weight_map;
   if (typeof map !== "object" || map === null || Array.isArray(map)) {
-    throw new CheckpointError(`${file}: expected "weight_map", a map of tensor to file name`);
+    throw new CheckpointError(`${file}: expected "weight_map", a map of tensor to file name`, {
+      hint: "The file is damaged; download or save the model again.",
+    });
   }
   const weightMap = new Map<string, string>();
   for (const [name, part] of Object.entries(map)) {

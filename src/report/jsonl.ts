@@ -7,6 +7,8 @@ import {
   openSync,
   readFileSync,
   renameSync,
+  rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import path from "node:path";
@@ -20,9 +22,9 @@ import type { EvalRecord, Reporter, StepRecord } from "./records.js";
  */
 export function createJsonlReporter(): Reporter {
   let file = "";
-  const append = (record: StepRecord | EvalRecord): void => {
+  const guarded = (write: () => void): void => {
     try {
-      appendFileSync(file, `${JSON.stringify(record)}\n`);
+      write();
     } catch (cause) {
       throw new CheckpointError(`${file}: cannot be written: ${(cause as Error).message}`, {
         hint: "free some space, or choose another output_dir; the last checkpoint is intact",
@@ -30,19 +32,28 @@ export function createJsonlReporter(): Reporter {
       });
     }
   };
+  const append = (record: StepRecord | EvalRecord): void =>
+    guarded(() => appendFileSync(file, `${JSON.stringify(record)}\n`));
   return {
     start({ outputDir, resumedStep }) {
-      mkdirSync(outputDir, { recursive: true });
       file = path.join(outputDir, "metrics.jsonl");
-      cutMetrics(file, resumedStep > 0 ? resumedStep : -1);
+      guarded(() => {
+        mkdirSync(outputDir, { recursive: true });
+        cutMetrics(file, resumedStep > 0 ? resumedStep : -1);
+      });
     },
     step: append,
     eval: append,
     notice() {},
     end() {
-      const handle = openSync(file, "a");
-      fsyncSync(handle);
-      closeSync(handle);
+      guarded(() => {
+        const handle = openSync(file, "a");
+        try {
+          fsyncSync(handle);
+        } finally {
+          closeSync(handle);
+        }
+      });
     },
   };
 }
@@ -53,6 +64,8 @@ export function createJsonlReporter(): Reporter {
  */
 export function cutMetrics(file: string, step: number): void {
   if (!existsSync(file)) return;
+  // A device may be read without end.
+  if (!statSync(file).isFile()) throw new Error("expected a file, found a folder or device");
   const text = readFileSync(file, "utf8");
   const kept = text
     .split("\n")
@@ -61,11 +74,19 @@ export function cutMetrics(file: string, step: number): void {
     .join("");
   if (kept === text) return;
   const temporary = path.join(path.dirname(file), `.tmp-${process.pid}-0-0-metrics.jsonl`);
-  const handle = openSync(temporary, "w");
-  writeFileSync(handle, kept);
-  fsyncSync(handle);
-  closeSync(handle);
-  renameSync(temporary, file);
+  try {
+    const handle = openSync(temporary, "w");
+    try {
+      writeFileSync(handle, kept);
+      fsyncSync(handle);
+    } finally {
+      closeSync(handle);
+    }
+    renameSync(temporary, file);
+  } catch (error) {
+    rmSync(temporary, { force: true });
+    throw error;
+  }
 }
 
 /** The step a line belongs to; a line that is no record belongs to none. */

@@ -4,9 +4,16 @@ import path from "node:path";
 import { test } from "node:test";
 import { makeFolder } from "#src/checkpoint/files.js";
 import { CheckpointError } from "#src/errors.js";
-import { runRecipe, temporaryFolder, trajectory } from "../train/support.js";
+import { checkpointSteps, runRecipe, temporaryFolder, trajectory } from "../train/support.js";
 
-for (const name of ["run_state.json", "trainer_state.json"]) {
+for (const [name, message] of [
+  ["run_state.json", "expected a JSON object; it is damaged"],
+  ["trainer_state.json", "expected a JSON object; it is damaged"],
+  [
+    "optimizer.safetensors",
+    'tensor ".*": its data ends at byte \\d+ of \\d+; the file is cut short',
+  ],
+] as const) {
   test(`resume: a damaged ${name} is one error that names the file`, async (t) => {
     const outputDir = temporaryFolder(t);
     const recipe = {
@@ -18,7 +25,9 @@ for (const name of ["run_state.json", "trainer_state.json"]) {
     truncateSync(file, readFileSync(file).length - 5);
     await assert.rejects(runRecipe({ ...recipe, resumeFromCheckpoint: true }), (error: unknown) => {
       assert.ok(error instanceof CheckpointError);
-      assert.equal(error.message, `${file}: expected a JSON object; it is damaged`);
+      assert.match(error.message, new RegExp(`^${file}: ${message}$`));
+      assert.ok(error.hint);
+      assert.deepEqual(checkpointSteps(outputDir), [1, 2], "nothing is moved or removed");
       return true;
     });
   });
