@@ -2,7 +2,9 @@
 export interface ProfileLine {
   /** Name in the op table, or `write`, `read`. */
   readonly op: string;
+  /** How often it ran. */
   readonly calls_per_step: number;
+  /** Time of all calls together, in ms. */
   readonly ms_per_step: number;
   /** Share of the step's time, 0 to 1. */
   readonly share: number;

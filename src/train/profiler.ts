@@ -4,7 +4,9 @@ import { type OpTotal, type ProfileRecord, profileRecord } from "../report/index
 
 /** Optimizer steps `first` to `last`, both included, counted from 1. */
 export interface StepRange {
+  /** First step. */
   readonly first: number;
+  /** Last step, not before the first. */
   readonly last: number;
 }
 
