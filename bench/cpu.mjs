@@ -24,7 +24,7 @@ const usage = `npm run bench:cpu -- [options]
   --seed <n>              of the pairs (1234)
   --peer <python>         an interpreter with torch and transformers (and trl, accelerate, datasets)
   --variants <a,b>        loops of bench/peer/torch_peer.py: trl-bf16, prefix-bf16, trl-fp32
-  --save                  write bench/results/<date>-<commit>-<machine>.json; with --peer always
+  --save                  keep every round in bench/results/; with --peer always
   --note <text>           a remark that goes into the result`;
 
 /** @param {string} message @returns {never} */
@@ -90,6 +90,18 @@ function readOptions() {
   };
 }
 
+/**
+ * A file of its own for every run: the date has the minute in it.
+ * @param {{ date: string, commit: string, machine: ReturnType<typeof machine> }} facts
+ * @param {string} name of the model
+ */
+function resultFile({ date, commit, machine }, name) {
+  const folder = path.join(root, "bench", "results");
+  mkdirSync(folder, { recursive: true });
+  const minute = date.slice(0, 16).replace(":", "");
+  return path.join(folder, `${minute}-${commit}-${machineSlug(machine)}-${name}.json`);
+}
+
 function main() {
   if (!existsSync(path.join(root, "dist", "index.js"))) {
     fail("dist/index.js not found, expected the compiled package; run: npm run build");
@@ -124,6 +136,22 @@ function main() {
       console.error(
         `round ${round + 1}/${rounds}  ${name}: ${seconds.map((s) => s.toFixed(3)).join(" ")} s per step`,
       );
+    const facts = { date: new Date().toISOString(), commit: commit(), machine: machine() };
+    const { name, title, dtype, batch, accumulation } = model;
+    const setting = { model: name, title, dtype, batch, accumulation, seed, rounds, ...effort };
+    const note = options.note ? { note: options.note } : {};
+    const tokens = countTokens(pairs);
+    const file = resultFile(facts, name);
+    // Every round is kept: one that is cut short loses nothing of those before it.
+    const keep = (/** @type {number} */ done) => {
+      const summary = summarize(model, pairs, own, peers);
+      const runs = { own, peers };
+      const shown = { ...setting, rounds: done };
+      const result = { format: 1, ...facts, ...note, setting: shown, tokens, summary, runs };
+      if (options.save) writeFileSync(file, `${JSON.stringify(result, null, 1)}\n`);
+      return result;
+    };
+    let result;
     for (let round = 0; round < rounds; round++) {
       const run = runOwn(model, work, effort);
       own.push(run);
@@ -133,23 +161,10 @@ function main() {
         peers[variant]?.push(other);
         tell(variant, round, other.stepSeconds);
       }
+      result = keep(round + 1);
     }
-
-    const facts = { date: new Date().toISOString(), commit: commit(), machine: machine() };
-    const { name, title, dtype, batch, accumulation } = model;
-    const setting = { model: name, title, dtype, batch, accumulation, seed, rounds, ...effort };
-    const note = options.note ? { note: options.note } : {};
-    const summary = summarize(model, pairs, own, peers);
-    const tokens = countTokens(pairs);
-    const result = { format: 1, ...facts, ...note, setting, tokens, summary, runs: { own, peers } };
-    console.log(markdown(result));
-    if (options.save) {
-      const file = `${facts.date.slice(0, 10)}-${facts.commit}-${machineSlug(facts.machine)}-${name}.json`;
-      const results = path.join(root, "bench", "results");
-      mkdirSync(results, { recursive: true });
-      writeFileSync(path.join(results, file), `${JSON.stringify(result, null, 1)}\n`);
-      console.error(`wrote bench/results/${file}`);
-    }
+    if (result) console.log(markdown(result));
+    if (options.save) console.error(`wrote ${path.relative(root, file)}`);
   } catch (error) {
     console.error(`bench:cpu: ${/** @type {Error} */ (error).message}`);
     process.exitCode = 1;

@@ -14,6 +14,7 @@ const SIZES: readonly Sizes[] = [
   { M: 1, N: 130, K: 67 }, // one row: generation
   { M: 17, N: 33, K: 65 }, // no size a multiple of a tile
   { M: 130, N: 96, K: 257 },
+  { M: 304, N: 40, K: 72 }, // rows in two calls of oneDNN
   { M: 0, N: 8, K: 8 }, // an empty micro-batch
   { M: 5, N: 7, K: 0 }, // … and what it adds to a weight's gradient: nothing
 ];
