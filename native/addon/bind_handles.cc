@@ -1,7 +1,5 @@
 // Devices, streams, arenas and tensors as integer handles. The typed face is src/native/*.ts, which
 // checks argument types; the checks here are those that only the owner of the memory can make.
-#include <cstring>
-
 #include "addon/environment.h"
 #include "core/error.h"
 
@@ -210,11 +208,6 @@ void expect_bytes(const char* what, const Tensor& tensor, size_t bytes) {
   }
 }
 
-// memcpy, for which nothing at all may also be nowhere.
-void copy_bytes(void* to, const void* from, size_t bytes) {
-  if (bytes > 0) std::memcpy(to, from, bytes);
-}
-
 // write(stream, tensor, typedArray): the array is copied now and may be reused at once.
 Napi::Value write(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
@@ -224,8 +217,9 @@ Napi::Value write(const Napi::CallbackInfo& info) {
     const auto* source =
         static_cast<const uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
     auto staging = std::make_shared<std::vector<uint8_t>>(source, source + array.ByteLength());
-    stream(info).stream().enqueue("write", Command([target, staging](Context&) {
-                                    copy_bytes(target.data, staging->data(), staging->size());
+    stream(info).stream().enqueue("write", Command([target, staging](Context& context) {
+                                    context.upload(target.data, staging->data(),
+                                                   static_cast<int64_t>(staging->size()));
                                   }));
     return info.Env().Undefined();
   });
@@ -239,8 +233,9 @@ Napi::Value read(const Napi::CallbackInfo& info) {
     const auto array = info[2].As<Napi::TypedArray>();
     expect_bytes("read", source, array.ByteLength());
     auto* target = static_cast<uint8_t*>(array.ArrayBuffer().Data()) + array.ByteOffset();
-    entry.stream().enqueue("read", Command([source, target](Context&) {
-                             copy_bytes(target, source.data, source.size() * size_of(source.dtype));
+    entry.stream().enqueue("read", Command([source, target](Context& context) {
+                             context.download(target, source.data,
+                                              source.size() * size_of(source.dtype));
                            }));
     return entry.promise(info.Env(), array);
   });

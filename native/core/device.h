@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -26,15 +27,34 @@ class Storage {
 class Context {
  public:
   virtual ~Context() = default;
+  // Called by a stream around each of its ops, for devices that name and time them on their own.
+  virtual void begin(const char* /*op*/) {}
+  virtual void end() {}
+  // Host memory to device memory in the order of the stream; `from` may be reused on return.
+  virtual void upload(void* to, const void* from, int64_t bytes) { copy(to, from, bytes); }
+  // And back: `to` is filled once a `finish` that is enqueued later is done.
+  virtual void download(void* to, const void* from, int64_t bytes) { copy(to, from, bytes); }
+
+ private:
+  // memcpy, for which nothing at all may also be nowhere.
+  static void copy(void* to, const void* from, int64_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
+  }
 };
 
 class Stream;
+
+// Bytes of a device's own memory. All zero: it computes in the machine's.
+struct DeviceMemory {
+  int64_t free = 0, total = 0;
+};
 
 class Device {
  public:
   virtual ~Device() = default;
   virtual const char* name() const = 0;
   virtual const OpTable& ops() const = 0;
+  virtual DeviceMemory memory() const { return {}; }
   // Zero-filled memory, aligned to at least 64 bytes. Throws MemoryError.
   virtual std::shared_ptr<Storage> allocate(int64_t bytes) = 0;
   // `synchronous`: each op runs before its call returns, which throws what the op threw.
@@ -54,5 +74,16 @@ struct CpuInfo {
   bool bf16;  // bf16 GEMMs run in hardware
 };
 CpuInfo cpu_info();
+
+// Whether CUDA can be used here, and what `simper-native env` prints about it: the GPU and the
+// versions of driver and libraries, or what is missing. Where there is no nvcc this is
+// cuda/absent.cc.
+struct CudaInfo {
+  bool available;
+  std::string detail;
+};
+CudaInfo cuda_info();
+// The first visible GPU. Throws DeviceError with the detail above where CUDA cannot be used.
+std::shared_ptr<Device> open_cuda_device();
 
 }  // namespace simper

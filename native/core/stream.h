@@ -3,6 +3,7 @@
 #include <exception>
 #include <functional>
 #include <new>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -77,6 +78,11 @@ class Stream {
   virtual void finish(std::function<void(std::exception_ptr error)> done) = 0;
   // Where the stream's time went since it was opened or last asked, in no particular order.
   virtual std::vector<OpTime> take_profile() = 0;
+  // Whether times are wanted from now on. A device that can always take them ignores this.
+  virtual void set_profiling(bool /*wanted*/) {}
+  // A named range around what is enqueued between the two calls, for profilers that draw timelines.
+  virtual void push_range(std::string /*name*/) {}
+  virtual void pop_range() {}
 };
 
 }  // namespace simper

@@ -8,9 +8,8 @@
 
 #include "core/device.h"
 #include "core/tensor.h"
-#ifdef __CUDACC__
-#include <cuda_runtime.h>
-#endif
+
+struct CUstream_st;  // cudaStream_t is a pointer to it
 
 namespace simper::cuda {
 
@@ -55,16 +54,12 @@ struct CudaContext : Context {
     int64_t columns, low, high;
   };
   std::vector<Check> checks;
-#ifdef __CUDACC__
-  cudaStream_t stream = nullptr;
-#endif
+  CUstream_st* stream = nullptr;
 };
 
-#ifdef __CUDACC__
 // Lets a kernel use more dynamic shared memory than the default of 48 KB. Throws DeviceError.
 void allow_shared_memory(const void* kernel, size_t bytes);
 // Throws DeviceError when the launch before it was refused.
 void check_launch();
-#endif
 
 }  // namespace simper::cuda

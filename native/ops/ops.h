@@ -27,6 +27,12 @@ namespace cpu {
 #undef OP
 }  // namespace cpu
 
+namespace cuda {
+#define OP(name, ...) void name(Context&, __VA_ARGS__);
+#include "ops/ops.def"
+#undef OP
+}  // namespace cuda
+
 }  // namespace simper
 
 #pragma GCC visibility pop
