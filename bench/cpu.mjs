@@ -20,6 +20,7 @@ const usage = `npm run bench:cpu -- [options]
   --steps <n>             measured steps of a run (5)
   --warmup <n>            steps before them (1)
   --rounds <n>            runs of each side, alternating (1; with --peer 3)
+  --checkpointing         gradient_checkpointing: true on this side
   --threads <n>           compute threads of every side; default: the cores of this process
   --seed <n>              of the pairs (1234)
   --peer <python>         an interpreter with torch and transformers (and trl, accelerate, datasets)
@@ -37,7 +38,9 @@ function readOptions() {
   const strings = ["model", "dtype", "steps", "warmup", "rounds", "threads", "seed"];
   const texts = [...strings, "peer", "variants", "note"];
   const options = Object.fromEntries(texts.map((name) => [name, { type: "string" }]));
-  const flags = { save: { type: "boolean" }, help: { type: "boolean" } };
+  const flags = Object.fromEntries(
+    ["checkpointing", "save", "help"].map((name) => [name, { type: "boolean" }]),
+  );
   /** @type {Record<string, string | boolean | undefined>} */
   let values = {};
   try {
@@ -80,6 +83,7 @@ function readOptions() {
       steps: whole("steps", 5),
       warmup: whole("warmup", 1, 0),
       threads: whole("threads", machine().cores),
+      checkpointing: Boolean(values.checkpointing),
     },
     rounds: whole("rounds", peer ? 3 : 1),
     seed: whole("seed", 1234, 0),
@@ -91,15 +95,15 @@ function readOptions() {
 }
 
 /**
- * A file of its own for every run: the date has the minute in it.
+ * A file of its own for every run: the name has its second in it.
  * @param {{ date: string, commit: string, machine: ReturnType<typeof machine> }} facts
  * @param {string} name of the model
  */
 function resultFile({ date, commit, machine }, name) {
   const folder = path.join(root, "bench", "results");
   mkdirSync(folder, { recursive: true });
-  const minute = date.slice(0, 16).replace(":", "");
-  return path.join(folder, `${minute}-${commit}-${machineSlug(machine)}-${name}.json`);
+  const second = date.slice(0, 19).replaceAll(":", "");
+  return path.join(folder, `${second}-${commit}-${machineSlug(machine)}-${name}.json`);
 }
 
 function main() {

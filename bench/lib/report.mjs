@@ -100,7 +100,7 @@ function meanProfile(own) {
 /**
  * @param {{
  *   date: string, commit: string, machine: ReturnType<typeof import("./machine.mjs").machine>,
- *   note?: string, setting: Record<string, string | number>,
+ *   note?: string, setting: Record<string, string | number | boolean>,
  *   tokens: ReturnType<typeof countTokens>, summary: ReturnType<typeof summarize>,
  * }} result
  */
@@ -114,7 +114,8 @@ export function markdown({ date, commit, machine, note, setting, tokens, summary
   const lines = [
     `${setting.title}, ${setting.batch} × ${setting.accumulation} pairs per step (${tokens.real} tokens, ` +
       `${tokens.computed} with each prompt once, ${tokens.scored} scored), ${setting.dtype}, ` +
-      `${setting.threads} threads, ${setting.rounds} × ${setting.steps} steps after ${setting.warmup} to warm up.`,
+      `${setting.threads} threads, ${setting.rounds} × ${setting.steps} steps after ${setting.warmup} to warm up` +
+      `${setting.checkpointing ? ", with gradient checkpointing" : ""}.`,
     `${machine.cpu}${machine.amx ? " with AMX" : ""}, ${machine.cores} cores, ${machine.memoryGiB} GiB; ` +
       `commit ${commit}, ${date.slice(0, 10)}, Node ${machine.node}.`,
     ...(note ? [note] : []),

@@ -33,7 +33,7 @@ import { pairsPerStep } from "./models.mjs";
  * @property {string} dataFile rows for the trainer
  * @property {string} pairsFile the same pairs for Python
  *
- * @typedef {{ steps: number, warmup: number, threads: number }} Effort
+ * @typedef {{ steps: number, warmup: number, threads: number, checkpointing: boolean }} Effort
  */
 
 /** Loops of torch_peer.py. */
@@ -46,7 +46,7 @@ const trainChild = fileURLToPath(new URL("train-child.mjs", import.meta.url));
  * The recipe that the trainer gets: one epoch is one step, always over the same pairs.
  * @param {import("./models.mjs").BenchModel} model @param {Work} work @param {Effort} effort
  */
-export function recipeYaml(model, work, { steps, warmup }) {
+export function recipeYaml(model, work, { steps, warmup, checkpointing }) {
   return `model_name_or_path: ${JSON.stringify(work.modelDir)}
 dataset_mixer:
   ${JSON.stringify(work.dataFile)}: 1.0
@@ -63,6 +63,7 @@ learning_rate: 1.0e-6
 lr_scheduler_type: cosine
 warmup_ratio: 0.1
 bf16: ${model.dtype === "bf16"}
+gradient_checkpointing: ${checkpointing}
 save_strategy: "no"
 logging_steps: 1
 `;
