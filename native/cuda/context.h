@@ -19,6 +19,7 @@ struct Fault {
   int32_t check;     // index into CudaContext::checks
   int32_t position;  // row · columns + column in the index table
   int32_t value;
+  int32_t more[3];  // what a check of a whole row says besides
 };
 
 // What a kernel needs to check an index table: pass it by value, call simt_check_index
@@ -52,7 +53,15 @@ struct CudaContext : Context {
   struct Check {
     const char *op, *argument;
     int64_t columns, low, high;
+    // What is said of a fault: fault_text.h has one function for each kind of check.
+    std::string (*text)(const Check& check, const Fault& fault) = nullptr;
   };
+  // A check that is more than a range, with a text of its own.
+  IndexCheck add_check(const Check& check) {
+    checks.push_back(check);
+    return {fault, static_cast<int32_t>(checks.size()) - 1, static_cast<int32_t>(check.low),
+            static_cast<int32_t>(check.high)};
+  }
   std::vector<Check> checks;
   CUstream_st* stream = nullptr;
 };
