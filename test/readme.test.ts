@@ -47,7 +47,8 @@ test("readme: the commands it shows exist, and all that exist are shown", () => 
 });
 
 test("docs: links between pages lead to files", () => {
-  const pages = ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "native/README.md"];
+  const docs = ["architecture", "benchmarks", "library"].map((name) => `docs/${name}.md`);
+  const pages = ["README.md", "CONTRIBUTING.md", "native/README.md", ...docs];
   for (const page of pages) {
     const text = readFileSync(path.join(root, page), "utf8");
     for (const [, target = ""] of text.matchAll(/\]\(([^)#]+)\)/g)) {
