@@ -1,3 +1,4 @@
+#include <omp.h>
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -5,8 +6,8 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "core/worker_stream.h"
 #include "cpu/context.h"
-#include "cpu/stream.h"
 #include "ops/ops.h"
 
 namespace simper {
@@ -49,6 +50,18 @@ int available_threads() {
   return std::max(1, threads);
 }
 
+class CpuHooks final : public StreamHooks {
+ public:
+  explicit CpuHooks(int threads) : threads_(threads) {}
+  std::unique_ptr<Context> make_context() override {
+    omp_set_num_threads(threads_);  // a setting of the calling thread: two streams never share it
+    return std::make_unique<CpuContext>();
+  }
+
+ private:
+  const int threads_;
+};
+
 class CpuDevice final : public Device {
  public:
   explicit CpuDevice(int threads) : threads_(threads > 0 ? threads : available_threads()) {}
@@ -65,7 +78,7 @@ class CpuDevice final : public Device {
     return std::make_shared<HostStorage>(bytes);
   }
   std::unique_ptr<Stream> open_stream(bool synchronous) override {
-    return std::make_unique<CpuStream>(threads_, synchronous);
+    return std::make_unique<WorkerStream>(std::make_unique<CpuHooks>(threads_), synchronous);
   }
 
  private:

@@ -1,19 +1,32 @@
 #pragma once
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "core/stream.h"
 
-namespace simper::cpu {
+namespace simper {
 
-// One worker thread with a first-in, first-out queue. The worker owns the OpenMP team that the ops
-// use.
-class CpuStream final : public Stream {
+// What a device adds to the worker thread of its streams. Everything here runs on that thread.
+class StreamHooks {
  public:
-  CpuStream(int threads, bool synchronous);
-  ~CpuStream() override;  // drops what has not started, waits for what has
+  virtual ~StreamHooks() = default;
+  // The context that every op of the stream gets, made before the first and destroyed after the
+  // last.
+  virtual std::unique_ptr<Context> make_context() = 0;
+  // Before a `finish` reports, and after each op of a synchronous stream: waits for the device and
+  // throws what ops left behind there. An error that came earlier goes first.
+  virtual void settle(Context&) {}
+};
+
+// One worker thread with a first-in, first-out queue: the stream of every device. Each op runs
+// between its context's `begin` and `end`.
+class WorkerStream : public Stream {
+ public:
+  WorkerStream(std::unique_ptr<StreamHooks> hooks, bool synchronous);
+  ~WorkerStream() override;  // drops what has not started, waits for what has
 
   void enqueue(const char* op, Command command) override;
   void finish(std::function<void(std::exception_ptr)> done) override;
@@ -27,9 +40,12 @@ class CpuStream final : public Stream {
   };
 
   void push(Entry entry);
-  void work(int threads);
+  void work();
   void run(Entry& entry, Context& context);
+  void settle(Context& context);
+  void add_time(const char* op, double seconds);
 
+  const std::unique_ptr<StreamHooks> hooks_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<Entry> ring_;  // grows until the longest step fits, then never again
@@ -44,4 +60,4 @@ class CpuStream final : public Stream {
   std::thread worker_;
 };
 
-}  // namespace simper::cpu
+}  // namespace simper

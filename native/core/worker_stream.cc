@@ -1,19 +1,20 @@
-#include "cpu/stream.h"
-
-#include <omp.h>
+#include "core/worker_stream.h"
 
 #include <algorithm>
 #include <chrono>
+#include <string>
 
 #include "core/error.h"
-#include "cpu/context.h"
 
-namespace simper::cpu {
+namespace simper {
 
-CpuStream::CpuStream(int threads, bool synchronous)
-    : ring_(1024), synchronous_(synchronous), worker_([this, threads] { work(threads); }) {}
+WorkerStream::WorkerStream(std::unique_ptr<StreamHooks> hooks, bool synchronous)
+    : hooks_(std::move(hooks)),
+      ring_(1024),
+      synchronous_(synchronous),
+      worker_([this] { work(); }) {}
 
-CpuStream::~CpuStream() {
+WorkerStream::~WorkerStream() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -27,7 +28,7 @@ CpuStream::~CpuStream() {
   }
 }
 
-void CpuStream::enqueue(const char* op, Command command) {
+void WorkerStream::enqueue(const char* op, Command command) {
   push({op, std::move(command), nullptr});
   if (!synchronous_) return;
   std::unique_lock lock(mutex_);
@@ -35,11 +36,11 @@ void CpuStream::enqueue(const char* op, Command command) {
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
 
-void CpuStream::finish(std::function<void(std::exception_ptr)> done) {
+void WorkerStream::finish(std::function<void(std::exception_ptr)> done) {
   push({nullptr, Command(), std::move(done)});
 }
 
-void CpuStream::push(Entry entry) {
+void WorkerStream::push(Entry entry) {
   {
     std::lock_guard lock(mutex_);
     if (count_ == ring_.size()) {
@@ -55,9 +56,8 @@ void CpuStream::push(Entry entry) {
   wake_.notify_one();
 }
 
-void CpuStream::work(int threads) {
-  omp_set_num_threads(threads);  // a setting of the calling thread: two streams never share it
-  CpuContext context;
+void WorkerStream::work() {
+  const std::unique_ptr<Context> context = hooks_->make_context();
   for (;;) {
     Entry entry;
     {
@@ -70,7 +70,7 @@ void CpuStream::work(int threads) {
       --count_;
       busy_ = true;
     }
-    run(entry, context);
+    run(entry, *context);
     if (!synchronous_) continue;
     entry = Entry();  // lets go of what the work kept alive before the caller goes on
     {
@@ -81,29 +81,47 @@ void CpuStream::work(int threads) {
   }
 }
 
-void CpuStream::run(Entry& entry, Context& context) {
-  if (entry.op == nullptr) return entry.done(std::exchange(error_, nullptr));
+void WorkerStream::run(Entry& entry, Context& context) {
+  if (entry.op == nullptr) {
+    settle(context);
+    return entry.done(std::exchange(error_, nullptr));
+  }
   if (error_) return;
   const auto start = std::chrono::steady_clock::now();
   try {
+    context.begin(entry.op);
     entry.command(context);
+    context.end();
     const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - start;
-    std::lock_guard lock(profile_mutex_);
-    const auto known = std::find_if(profile_.begin(), profile_.end(),
-                                    [&](const OpTime& time) { return time.op == entry.op; });
-    OpTime& time = known != profile_.end() ? *known : profile_.emplace_back(OpTime{entry.op, 0, 0});
-    ++time.calls;
-    time.seconds += taken.count();
+    add_time(entry.op, taken.count());
   } catch (const ContractError&) {
     error_ = std::current_exception();  // its message names the op already
   } catch (const std::exception& error) {
     error_ = std::make_exception_ptr(DeviceError(std::string(entry.op) + ": " + error.what()));
   }
+  if (synchronous_) settle(context);
 }
 
-std::vector<OpTime> CpuStream::take_profile() {
+void WorkerStream::settle(Context& context) {
+  try {
+    hooks_->settle(context);
+  } catch (const std::exception&) {
+    if (!error_) error_ = std::current_exception();
+  }
+}
+
+void WorkerStream::add_time(const char* op, double seconds) {
+  std::lock_guard lock(profile_mutex_);
+  const auto known = std::find_if(profile_.begin(), profile_.end(),
+                                  [&](const OpTime& time) { return time.op == op; });
+  OpTime& time = known != profile_.end() ? *known : profile_.emplace_back(OpTime{op, 0, 0});
+  ++time.calls;
+  time.seconds += seconds;
+}
+
+std::vector<OpTime> WorkerStream::take_profile() {
   std::lock_guard lock(profile_mutex_);
   return std::exchange(profile_, {});
 }
 
-}  // namespace simper::cpu
+}  // namespace simper
