@@ -1,5 +1,4 @@
 import {
-  alignedBytes,
   type Device,
   type DType,
   type HostArray,
@@ -9,7 +8,8 @@ import {
   type Tensor,
 } from "#src/native/index.js";
 import { isTensor, type OpCase, type TensorArgument } from "./case.js";
-import { decode, encode } from "./dtype.js";
+import { decode } from "./dtype.js";
+import { arenaBytes, type Layout, placements } from "./layout.js";
 import type { Values } from "./values.js";
 
 /** What one call left behind. */
@@ -22,24 +22,12 @@ export interface Result {
   readonly trespasses: readonly string[];
 }
 
-// Elements around every tensor that must stay as they are. Odd for every second argument, so that kernels
-// also meet addresses that are aligned to one element only, as rows of a window are.
-const GUARD = 32;
-
 interface Placed {
   readonly argument: TensorArgument;
   readonly parent: Tensor;
   readonly before: HostArray;
   readonly tensor: Tensor;
   readonly layout: Layout;
-}
-
-/** Where the rows of a tensor lie in its parent, in elements. */
-interface Layout {
-  readonly offset: number;
-  readonly rows: number;
-  readonly rowSize: number;
-  readonly rowStride: number;
 }
 
 /** Runs the case once and reads everything back. */
@@ -52,27 +40,19 @@ export async function runCase(
   const arena = device.arena(arenaBytes(opCase), `case of ${opCase.op}`);
   try {
     const placed = new Map<string, Placed>();
-    for (const [index, [name, argument]] of Object.entries(opCase.args).entries()) {
-      if (!isTensor(argument) || argument.over !== undefined) continue;
-      const layout = layoutOf(argument, GUARD + (index % 2));
-      const before = image(
-        argument,
-        layout,
-        values.names().includes(name) ? values.array(name) : undefined,
-      );
+    const all = placements(opCase, values);
+    for (const { name, argument, layout, before } of all) {
+      if (before === undefined) continue;
       const parent = arena.tensor(argument.dtype, [before.length]);
       stream.write(parent, before);
-      placed.set(name, {
-        argument,
-        parent,
-        before,
-        tensor: viewOf(parent, argument, layout),
-        layout,
-      });
+      const tensor = viewOf(parent, argument, layout);
+      placed.set(name, { argument, parent, before, tensor, layout });
     }
-    for (const [name, argument] of Object.entries(opCase.args)) {
-      if (!isTensor(argument) || argument.over === undefined) continue;
-      placed.set(name, placeOver(argument, placed.get(argument.over)!));
+    for (const { name, argument, layout } of all) {
+      if (argument.over === undefined) continue;
+      const { parent, before } = placed.get(argument.over)!;
+      const tensor = viewOf(parent, argument, layout);
+      placed.set(name, { argument, parent, before, tensor, layout });
     }
     const call = stream[opCase.op] as (...args: (Tensor | MatmulForm | number)[]) => void;
     const args = Object.entries(opCase.args).map(([name, argument]) =>
@@ -85,52 +65,12 @@ export async function runCase(
   }
 }
 
-function arenaBytes(opCase: OpCase): number {
-  return Object.values(opCase.args)
-    .filter(isTensor)
-    .map((argument) => {
-      const { rows, rowStride } = layoutOf(argument, 0);
-      return alignedBytes(argument.dtype, [rows * rowStride + 2 * GUARD + 1]);
-    })
-    .reduce((sum, bytes) => sum + bytes, 0);
-}
-
-function layoutOf(argument: TensorArgument, offset: number): Layout {
-  const [rows = 0, ...rest] = argument.shape;
-  const rowSize = rest.reduce((a, b) => a * b, 1);
-  return { offset, rows, rowSize, rowStride: rowSize + (argument.rowGap ?? 0) };
-}
-
 function viewOf(parent: Tensor, argument: TensorArgument, layout: Layout): Tensor {
   return parent.view([...argument.shape], {
     dtype: argument.dtype,
     byteOffset: layout.offset * sizeOf(argument.dtype),
     rowStride: layout.rowStride,
   });
-}
-
-/** A view that starts where the other tensor starts, with as many bytes per row. */
-function placeOver(argument: TensorArgument, base: Placed): Placed {
-  const ratio = sizeOf(base.argument.dtype) / sizeOf(argument.dtype);
-  const layout = {
-    ...layoutOf(argument, base.layout.offset * ratio),
-    rowStride: base.layout.rowStride * ratio,
-  };
-  return { ...base, argument, layout, tensor: viewOf(base.parent, argument, layout) };
-}
-
-/** The parent as it is before the call: the values, NaN for outputs, guards all around. */
-function image(argument: TensorArgument, layout: Layout, values?: Float64Array): HostArray {
-  const { dtype } = argument;
-  const { offset, rows, rowSize, rowStride } = layout;
-  const elements = new Float64Array(offset + rows * rowStride + GUARD);
-  elements.fill(dtype === "i32" ? -123_456_789 : Number.NaN);
-  if (values !== undefined) {
-    for (let t = 0; t < rows; t++) {
-      elements.set(values.subarray(t * rowSize, (t + 1) * rowSize), offset + t * rowStride);
-    }
-  }
-  return encode(dtype, elements);
 }
 
 async function collect(
