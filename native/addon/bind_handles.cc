@@ -46,13 +46,32 @@ Tensor& tensor(Napi::Env env, double id) {
   return require(Environment::of(env).tensors, id, "tensor").tensor;
 }
 
+std::shared_ptr<Device> device_named(const std::string& name, int threads) {
+  if (name == "cuda") return open_cuda_device();
+  if (name == "emulated") return open_emulated_device(threads);
+  return open_cpu_device(threads);
+}
+
 Napi::Value open_device(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const std::string name = info[0].As<Napi::String>();
-    if (name != "cpu") throw DeviceError("device \"" + name + "\" is not part of this build");
-    auto device = open_cpu_device(static_cast<int>(number(info, 1)));
+    auto device = device_named(name, static_cast<int>(number(info, 1)));
     return Napi::Number::New(info.Env(),
                              Environment::of(info.Env()).devices.add(std::move(device)));
+  });
+}
+
+// device_memory(device): {free, total} bytes of its own memory, undefined where it computes in the
+// machine's.
+Napi::Value device_memory(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Environment& environment = Environment::of(info.Env());
+    const DeviceMemory memory = require(environment.devices, number(info, 0), "device")->memory();
+    if (memory.total == 0) return info.Env().Undefined();
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("free", static_cast<double>(memory.free));
+    result.Set("total", static_cast<double>(memory.total));
+    return result;
   });
 }
 
@@ -262,6 +281,29 @@ Napi::Value take_profile(const Napi::CallbackInfo& info) {
   });
 }
 
+// set_profiling(stream, wanted): whether the next takeProfile is wanted, for devices that must be
+// told.
+Napi::Value set_profiling(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    stream(info).stream().set_profiling(info[1].As<Napi::Boolean>());
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value push_range(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    stream(info).stream().push_range(info[1].As<Napi::String>());
+    return info.Env().Undefined();
+  });
+}
+
+Napi::Value pop_range(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    stream(info).stream().pop_range();
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value set_error_classes(const Napi::CallbackInfo& info) {
   Environment& environment = Environment::of(info.Env());
   environment.contract_error = Napi::Persistent(info[0].As<Napi::Function>());
@@ -296,6 +338,7 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("setErrorClasses", set_error_classes);
   add("openDevice", open_device);
   add("closeDevice", close_device);
+  add("deviceMemory", device_memory);
   add("openStream", open_stream);
   add("closeStream", close_stream);
   add("shutdown", shutdown);
@@ -309,6 +352,9 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("read", read);
   add("finish", finish);
   add("takeProfile", take_profile);
+  add("setProfiling", set_profiling);
+  add("pushRange", push_range);
+  add("popRange", pop_range);
 }
 
 }  // namespace simper::addon

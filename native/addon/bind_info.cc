@@ -14,24 +14,28 @@ struct Backend {
 };
 
 constexpr Backend kBackends[] = {
-    {"CUDA", "libcuda.so.1", "no NVIDIA driver"},
     {"NCCL", "libnccl.so.2", "NCCL is not installed"},
     {"MPI", "libmpi.so.40", "Open MPI is not installed"},
 };
 
 Napi::Value backends(Napi::Env env) {
   Napi::Array lines = Napi::Array::New(env);
+  const auto add = [&](const char* name, bool available, const std::string& detail) {
+    Napi::Object line = Napi::Object::New(env);
+    line.Set("name", name);
+    line.Set("available", available);
+    line.Set("detail", detail);
+    lines.Set(lines.Length(), line);
+  };
+  const CudaInfo cuda = cuda_info();
+  add("CUDA", cuda.available, cuda.detail);
   for (const Backend& backend : kBackends) {
     void* handle = dlopen(backend.library, RTLD_LAZY | RTLD_LOCAL);
     const std::string found =
         handle ? std::string(backend.library) + " was found"
                : std::string(backend.missing) + " (" + backend.library + " not found)";
     if (handle) dlclose(handle);
-    Napi::Object line = Napi::Object::New(env);
-    line.Set("name", backend.name);
-    line.Set("available", false);
-    line.Set("detail", "not part of this build; " + found);
-    lines.Set(lines.Length(), line);
+    add(backend.name, false, "not part of this build; " + found);
   }
   return lines;
 }
