@@ -19,7 +19,7 @@ struct Rows {
 
 template <class T>
 Rows<T> rows_of(const Tensor& t) {
-  return {t.row<T>(0), t.row_stride};
+  return {static_cast<T*>(t.data), t.row_stride};
 }
 
 // Elements of T in 16 bytes.
@@ -111,9 +111,9 @@ struct Cover {
   unsigned threads;
   unsigned parts;  // blocks per row
 
-  Cover(int64_t rows, int64_t columns, int width) {
+  Cover(int64_t rows, int64_t columns, int width, unsigned limit = 256) {
     const int64_t pieces = (columns + width - 1) / width;
-    threads = warps_for(pieces, 256);
+    threads = warps_for(pieces, limit);
     parts = static_cast<unsigned>((pieces + threads - 1) / threads);
     grid.x = static_cast<unsigned>(rows * parts);
   }

@@ -78,6 +78,28 @@ SIMT_DEVICE int32_t atomic_compare_exchange(int32_t* p, int32_t expected, int32_
   return atomicCAS(p, expected, desired);
 }
 
+// ---- memory
+// -----------------------------------------------------------------------------------------------
+
+// One store of 8 or 16 bytes. nvcc stores a struct member by member, also one of its own vector
+// types, and puts them together again only sometimes; loads it always does.
+template <class P>
+SIMT_DEVICE void store_whole(P* p, const P& value) {
+  if constexpr (sizeof(P) == 16) {
+    uint4 words;
+    memcpy(&words, &value, 16);
+    asm volatile("st.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(p), "r"(words.x), "r"(words.y),
+                 "r"(words.z), "r"(words.w)
+                 : "memory");
+  } else if constexpr (sizeof(P) == 8) {
+    uint2 words;
+    memcpy(&words, &value, 8);
+    asm volatile("st.v2.b32 [%0], {%1,%2};" ::"l"(p), "r"(words.x), "r"(words.y) : "memory");
+  } else {
+    *p = value;
+  }
+}
+
 // ---- shared memory and tensor cores
 // -------------------------------------------------------------------------
 
