@@ -86,4 +86,8 @@ CudaInfo cuda_info();
 // The first visible GPU. Throws DeviceError with the detail above where CUDA cannot be used.
 std::shared_ptr<Device> open_cuda_device();
 
+// The kernels of the CUDA device on the CPU, in builds with SIMPER_EMULATOR; elsewhere
+// emulator/absent.cc throws DeviceError. `threads` are those of its matrix products.
+std::shared_ptr<Device> open_emulated_device(int threads = 0);
+
 }  // namespace simper

@@ -18,6 +18,10 @@ struct MatmulProbe {
 };
 const MatmulProbe& probe_matmul();
 
+// Threads of the loops that the calling thread runs; 0: one per core this process may use. A
+// setting of that thread: two streams never share it.
+void use_threads(int threads);
+
 struct CpuContext final : Context {
   std::shared_ptr<MatmulEngine> matmul = make_matmul_engine();
 };

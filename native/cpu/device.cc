@@ -54,7 +54,7 @@ class CpuHooks final : public StreamHooks {
  public:
   explicit CpuHooks(int threads) : threads_(threads) {}
   std::unique_ptr<Context> make_context() override {
-    omp_set_num_threads(threads_);  // a setting of the calling thread: two streams never share it
+    use_threads(threads_);
     return std::make_unique<CpuContext>();
   }
 
@@ -86,6 +86,11 @@ class CpuDevice final : public Device {
 };
 
 }  // namespace
+
+void use_threads(int threads) {
+  omp_set_num_threads(threads > 0 ? threads : available_threads());
+}
+
 }  // namespace cpu
 
 std::shared_ptr<Device> open_cpu_device(int threads) {

@@ -26,14 +26,7 @@
 #include <cstdint>
 
 #include "core/tensor.h"
-
-namespace simper::simt {
-
-struct Grid {
-  unsigned x = 1, y = 1, z = 1;
-};
-
-}  // namespace simper::simt
+#include "cuda/simt/grid.h"
 
 #ifdef __CUDACC__
 #include "cuda/simt/gpu.h"
@@ -93,7 +86,7 @@ SIMT_DEVICE Pack<T, N> load_pack(const T* p) {
 }
 template <int N, class T>
 SIMT_DEVICE void store_pack(T* p, const Pack<T, N>& pack) {
-  *reinterpret_cast<Pack<T, N>*>(p) = pack;
+  store_whole(reinterpret_cast<Pack<T, N>*>(p), pack);
 }
 
 // ---- over the lanes of a warp, in a fixed order
