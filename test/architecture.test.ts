@@ -42,10 +42,13 @@ const MAY_INCLUDE: Readonly<Record<string, readonly string[]>> = {
   ops: ["core"],
   cpu: ["core", "ops"],
   cuda: ["core", "ops"],
-  emulator: ["core", "ops", "cuda"],
+  emulator: ["core", "ops", "cpu", "cuda"],
   comm: ["core"],
   addon: ["core", "ops", "comm"],
 };
+
+// The one way up: where a kernel's wrappers become PTX or the emulator's functions.
+const DOOR = { file: "native/cuda/simt/simt.h", header: "emulator/simt_host.h" };
 
 /** Files below a folder of the repository, as paths from its root. */
 function filesBelow(folder: string, extension: RegExp): string[] {
@@ -140,6 +143,7 @@ test("architecture: folders of native/ include downwards only", () => {
     for (const [, header = ""] of read(file).matchAll(/^\s*#\s*include\s*"([^"]+)"/gm)) {
       const to = header.includes("/") ? header.split("/")[0]! : from;
       seen++;
+      if (file === DOOR.file && header === DOOR.header) continue;
       if (to !== from && !MAY_INCLUDE[from]?.includes(to)) wrong.push(`${file} includes ${header}`);
     }
   }
