@@ -3,6 +3,7 @@ import type { BlockSpec, ModelShape } from "../model/index.js";
 import {
   type Arena,
   type Device,
+  type DeviceName,
   type DType,
   openDevice,
   type Stream,
@@ -12,7 +13,7 @@ import { flatBytes, ResidentStore } from "../parallel/resident.js";
 import type { BlockTensors } from "../parallel/store.js";
 
 export interface ResidentModelOptions {
-  readonly device?: "cpu" | "cuda" | "auto";
+  readonly device?: DeviceName;
   readonly threads?: number;
   readonly shape: ModelShape;
   /** Blocks in the store's order: layers, then the edge. */

@@ -1,7 +1,7 @@
 import { type Device, type DeviceName, openDevice, type Stream } from "#src/native/index.js";
 
-/** Every device the cases run on. A device that lands is one more name here. */
-export const TEST_DEVICES: readonly DeviceName[] = ["cpu"];
+/** The devices that the cases run on: `cpu`, or what SIMPER_TEST_DEVICES lists (`emulated`, `cpu,cuda`). */
+export const TEST_DEVICES = (process.env.SIMPER_TEST_DEVICES ?? "cpu").split(",") as DeviceName[];
 
 /** A device with one stream, closed together. */
 export interface Rig extends Disposable {
