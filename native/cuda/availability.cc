@@ -47,8 +47,13 @@ std::string ask_driver(int& version) {
 }  // namespace
 
 Availability availability() {
+  const lt::Library& cublaslt = lt::library();
   int driver = 0;
-  if (std::string missing = ask_driver(driver); !missing.empty()) return {std::move(missing), ""};
+  if (std::string missing = ask_driver(driver); !missing.empty()) {
+    // All that is missing at once, so that it is not found out one by one.
+    if (!cublaslt.missing.empty()) missing += "; " + cublaslt.missing;
+    return {std::move(missing), ""};
+  }
   const auto runtime_error = [](const char* what, cudaError_t status) {
     release(cudaGetLastError());
     return Availability{std::string(what) + ": " + cudaGetErrorString(status), ""};
@@ -68,7 +73,6 @@ Availability availability() {
                 " (A100) or newer",
             ""};
   }
-  const lt::Library& cublaslt = lt::library();
   if (!cublaslt.missing.empty()) return {cublaslt.missing, ""};
   char memory[32];
   std::snprintf(memory, sizeof memory, "%.1f GiB",

@@ -1,12 +1,15 @@
 import { DeviceError } from "../errors.js";
 import { Arena, checkBytes } from "./arena.js";
-import { loadAddon } from "./load.js";
+import { type DeviceMemory, loadAddon } from "./load.js";
 import { Stream } from "./stream.js";
 
 /** Devices a recipe can name; `auto` takes the best one present. */
 export const DEVICE_NAMES = ["cpu", "cuda", "auto"] as const;
-/** One of {@link DEVICE_NAMES}. */
-export type DeviceName = (typeof DEVICE_NAMES)[number];
+/**
+ * One of {@link DEVICE_NAMES}; or `emulated`, the CUDA device's kernels on the processor, in an addon that was
+ * built for testing them (native/README.md).
+ */
+export type DeviceName = (typeof DEVICE_NAMES)[number] | "emulated";
 
 /**
  * A device: where memory lies and ops run. Owns nothing but its handle; dispose it last.
@@ -17,7 +20,7 @@ export type DeviceName = (typeof DEVICE_NAMES)[number];
 export class Device {
   /** Handle of the addon. */
   readonly id: number;
-  /** `cpu`. */
+  /** `cpu` or `cuda`. */
   readonly name: string;
 
   constructor(id: number, name: string) {
@@ -45,6 +48,11 @@ export class Device {
     return new Stream(this.id, options.synchronous ?? process.env.SIMPER_SYNC === "1");
   }
 
+  /** What is free of the device's own memory; undefined on the CPU, which computes in the machine's. */
+  memory(): DeviceMemory | undefined {
+    return loadAddon().deviceMemory(this.id);
+  }
+
   /** Closes the device; its streams and arenas are disposed first. */
   dispose(): void {
     loadAddon().closeDevice(this.id);
@@ -56,14 +64,30 @@ export class Device {
   }
 }
 
-/** @throws DeviceError, in one line, when a device is not there; AddonError when the addon is not built. */
-export function requireDevice(name: DeviceName): void {
-  const { backends } = loadAddon().info();
-  if (name !== "cuda") return;
-  const cuda = backends.find((backend) => backend.name === "CUDA");
+/**
+ * The device that a name stands for: `auto` is `cuda` where that can be used, else `cpu`.
+ *
+ * @throws DeviceError, in one line, when a device is not there; AddonError when the addon is not built.
+ */
+export function requireDevice(name: DeviceName): "cpu" | "cuda" | "emulated" {
+  const addon = loadAddon();
+  if (name === "cpu" || name === "emulated") return name;
+  const cuda = addon.info().backends.find((backend) => backend.name === "CUDA");
+  if (cuda?.available) return "cuda";
+  if (name === "auto") return "cpu";
   throw new DeviceError(
     `no CUDA device: ${cuda?.detail ?? "not part of this build"}; use --device cpu`,
   );
+}
+
+/** What is free of a device's own memory now. @throws as {@link openDevice} */
+export function freeDeviceMemory(name: DeviceName): number | undefined {
+  const device = openDevice(name);
+  try {
+    return device.memory()?.free;
+  } finally {
+    device.dispose();
+  }
 }
 
 /**
@@ -87,6 +111,6 @@ export function requireDevice(name: DeviceName): void {
  * }
  */
 export function openDevice(name: DeviceName = "auto", options: { threads?: number } = {}): Device {
-  requireDevice(name);
-  return new Device(loadAddon().openDevice("cpu", options.threads ?? 0), "cpu");
+  const found = requireDevice(name);
+  return new Device(loadAddon().openDevice(found, options.threads ?? 0), found);
 }

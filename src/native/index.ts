@@ -15,8 +15,15 @@
  * @module native
  */
 export { Arena, alignedBytes } from "./arena.js";
-export { DEVICE_NAMES, Device, type DeviceName, openDevice, requireDevice } from "./device.js";
-export { type AddonInfo, addonInfo, type OpTime } from "./load.js";
+export {
+  DEVICE_NAMES,
+  Device,
+  type DeviceName,
+  freeDeviceMemory,
+  openDevice,
+  requireDevice,
+} from "./device.js";
+export { type AddonInfo, addonInfo, type DeviceMemory, type OpTime } from "./load.js";
 export { MATMUL_FORMS, type MatmulForm, type OpName, type Ops, opMethod } from "./ops.js";
 export { Stream } from "./stream.js";
 export {

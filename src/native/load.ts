@@ -9,6 +9,8 @@ export interface Addon {
   setErrorClasses(...classes: (new (message: string) => Error)[]): void;
   openDevice(name: string, threads: number): number;
   closeDevice(device: number): void;
+  /** Bytes of the device's own memory; undefined where it computes in the machine's. */
+  deviceMemory(device: number): DeviceMemory | undefined;
   openStream(device: number, synchronous: boolean): number;
   closeStream(stream: number): void;
   /** Closes every stream of this thread: what runs is waited for, what is queued is dropped. */
@@ -29,8 +31,19 @@ export interface Addon {
   read(stream: number, tensor: number, array: ArrayBufferView): Promise<void>;
   finish(stream: number): Promise<void>;
   takeProfile(stream: number): OpTime[];
+  setProfiling(stream: number, wanted: boolean): void;
+  pushRange(stream: number, name: string): void;
+  popRange(stream: number): void;
   info(): Omit<AddonInfo, "path">;
   readonly ops: Readonly<Record<string, (stream: number, ...args: number[]) => void>>;
+}
+
+/** Memory of a device, in bytes. */
+export interface DeviceMemory {
+  /** Not taken by anyone. */
+  readonly free: number;
+  /** All of it. */
+  readonly total: number;
 }
 
 /** Time that an op has taken on a stream. */

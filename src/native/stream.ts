@@ -47,9 +47,30 @@ export class Stream {
     return loadAddon().finish(this.id);
   }
 
-  /** Where the time went since the stream was opened or last asked: what has run so far, by op. */
+  /**
+   * Where the time went since the stream was opened or last asked: what has run so far, by op. A GPU has
+   * times only while {@link profiling} is on.
+   */
   takeProfile(): OpTime[] {
     return loadAddon().takeProfile(this.id);
+  }
+
+  /**
+   * Whether the times of ops are wanted from now on. A GPU then puts an event before and after each op, and
+   * `cudaProfilerStart` and `cudaProfilerStop` mark the range for nsys and ncu; the CPU always has times.
+   */
+  profiling(wanted: boolean): void {
+    loadAddon().setProfiling(this.id, wanted);
+  }
+
+  /** Opens a named range on a GPU's timeline, around what is enqueued before {@link popRange}. */
+  pushRange(name: string): void {
+    loadAddon().pushRange(this.id, name);
+  }
+
+  /** Closes the range that was opened last. */
+  popRange(): void {
+    loadAddon().popRange(this.id);
   }
 
   /** Drops what has not started, waits for what has, and joins the thread. */

@@ -52,6 +52,8 @@ export class Pass {
   readonly #w: Record<string, Window> = {};
   readonly #logits: { readonly f32: Window; readonly d: Window };
   readonly #attend: Attend;
+  /** Names of the ranges on a profiler's timeline. */
+  readonly #layerNames: readonly string[];
   #tokens = 0;
 
   constructor(
@@ -110,6 +112,7 @@ export class Pass {
     // d logits lies over the logits: as bf16 each row keeps its place and fills the first half of it.
     const d = dtype === "f32" ? logits : logits.view([rows, V], { dtype, rowStride: 2 * V });
     this.#logits = { f32: logits.window(), d: d.window() };
+    this.#layerNames = Array.from({ length: shape.numLayers }, (_, l) => `layer ${l}`);
     this.#attend = (stream, o, lse, qkv) =>
       stream.attentionForward(o, lse, qkv, this.#layout.segments, shape.numHeads, shape.numKvHeads);
     s.write(buffers.tensor("ropeTable"), ropeTable(shape, limits.positions));
@@ -223,7 +226,9 @@ export class Pass {
 
   #blocksUp(attendLayer: (layer: number) => Attend = () => this.#attend): void {
     const { numLayers } = this.#shape;
+    this.#s.pushRange("forward");
     for (let l = 0; l < numLayers; l++) {
+      this.#s.pushRange(this.#layerNames[l]!);
       if (l + 1 < numLayers) this.#store.prefetch(l + 1);
       const w = this.#store.acquire(l) as LlamaBlock;
       const before = l === 0 ? null : this.#layers[l - 1]!.mid;
@@ -238,7 +243,9 @@ export class Pass {
         attendLayer(l),
       );
       this.#store.release(l);
+      this.#s.popRange();
     }
+    this.#s.popRange();
   }
 
   #finalNorm(): LlamaEdge {
@@ -270,6 +277,7 @@ export class Pass {
     firstResponse: number,
     backward: boolean,
   ): Promise<void> {
+    this.#s.pushRange("head");
     this.#gather(plan);
     const n = plan.rows.length;
     this.#s.fill(this.#w.coefficient!.set(0, n), 0); // padding rows belong to no response
@@ -293,6 +301,7 @@ export class Pass {
         this.#headBackward(edge);
       });
     }
+    this.#s.popRange();
   }
 
   /** Points the head's windows at rows of the group that fit into the workspace, part after part. */
@@ -345,9 +354,11 @@ export class Pass {
     const { numLayers } = this.#shape;
     const { dResidual, dFinal, dScored, rowSources, last, lastRstd } = this.#w;
     const dEdge = this.#store.gradients(numLayers) as LlamaEdge;
+    s.pushRange("backward");
     s.scatterRows(dFinal!, dScored!.set(0, this.#w.scoredRows!.rows), rowSources!);
     s.rmsnormBackward(dResidual!, dEdge.norm, dFinal!, last!, edge.norm, lastRstd!);
     for (let l = numLayers - 1; l >= 0; l--) {
+      s.pushRange(this.#layerNames[l]!);
       if (l > 0) this.#store.prefetch(l - 1);
       const w = this.#store.acquire(l) as LlamaBlock;
       const a = this.#layers[l]!;
@@ -358,10 +369,12 @@ export class Pass {
       llamaBackward(s, this.#shape, dResidual!, dW, w, a, this.#scratch, this.#layout);
       this.#store.release(l);
       this.#store.reduce(l);
+      s.popRange();
     }
     const { uniqueTokens, tokenOffsets, tokenRows } = this.#w;
     s.embeddingBackward(dEdge.embedding, dResidual!, uniqueTokens!, tokenOffsets!, tokenRows!);
     this.#store.reduce(numLayers);
+    s.popRange();
   }
 }
 

@@ -73,6 +73,18 @@ const LOGITS_BYTES = 128 << 20;
 const EVAL_EXAMPLES = 64;
 /** Share of the machine's memory that a plan may fill. */
 const USABLE = 0.85;
+/** The same of a GPU: its tokens, its logits workspace, and the share of its free memory. */
+const GPU_ENOUGH_TOKENS = 16384;
+const GPU_LOGITS_BYTES = 1 << 30;
+const GPU_USABLE = 0.92;
+
+/** Memory that a plan has to fit into, in bytes. */
+export interface AvailableMemory {
+  /** Of the machine, or of the container. Default: what this process finds. */
+  readonly machine?: number | undefined;
+  /** Free on a device with memory of its own, where all but the lines of the process then lie. */
+  readonly device?: number | undefined;
+}
 
 /** Blocks of the model in the store's order: layers, then the edge. */
 export function modelBlocks(shape: ModelShape): BlockSpec[] {
@@ -92,9 +104,11 @@ export function planRun(
   shape: ModelShape,
   train: DataFacts,
   test: DataFacts,
-  machineBytes: number = machineMemory(),
+  { machine = machineMemory(), device }: AvailableMemory = {},
   keep?: number,
 ): RunPlan {
+  const [enoughTokens, logitsBytes] =
+    device === undefined ? [ENOUGH_TOKENS, LOGITS_BYTES] : [GPU_ENOUGH_TOKENS, GPU_LOGITS_BYTES];
   const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
   const longest = [...train.computedTokens, ...test.computedTokens].reduce(
     (a, b) => Math.max(a, b),
@@ -108,7 +122,7 @@ export function planRun(
     const tokens = keep ?? roundTokens(fullestBatch(rounds(), cap).tokens);
     // Packed again with the limit the run will use: another limit can fill batches otherwise.
     const fullest = { ...fullestBatch(rounds(), tokens), tokens };
-    const limits = batchLimits(config, shape, fullest, examplesPerStep, train, test);
+    const limits = batchLimits(config, shape, fullest, logitsBytes, examplesPerStep, train, test);
     const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
     return {
       parameters: parameterCount(shape),
@@ -121,20 +135,21 @@ export function planRun(
       warmupSteps: warmupLength(scheduleOptions(config, totalSteps)),
     };
   };
-  const fits = (plan: RunPlan) => plan.totalBytes <= USABLE * machineBytes;
+  const fits = (plan: RunPlan) => memoryLimits(plan, machine, device).every(({ fits }) => fits);
   let plan: RunPlan;
   const wanted = keep ?? config.maxTokensPerMicroBatch;
   if (wanted) {
     plan = withTokens(wanted);
   } else {
-    let tokens = Math.max(longest, ENOUGH_TOKENS);
+    let tokens = Math.max(longest, enoughTokens);
     plan = withTokens(tokens);
     while (!fits(plan) && tokens > longest) {
       tokens = Math.max(longest, Math.floor(tokens * 0.8));
       plan = withTokens(tokens);
     }
   }
-  if (!fits(plan)) throw doesNotFit(plan, machineBytes, config);
+  const broken = memoryLimits(plan, machine, device).find(({ fits }) => !fits);
+  if (broken) throw doesNotFit(broken, config);
   return plan;
 }
 
@@ -164,11 +179,12 @@ function batchLimits(
   config: Config,
   shape: ModelShape,
   fullest: BatchCounts,
+  logitsBytes: number,
   examplesPerStep: number,
   train: DataFacts,
   test: DataFacts,
 ): BatchLimits {
-  const groupRows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
+  const groupRows = Math.floor(logitsBytes / (4 * shape.vocabSize) / 32) * 32;
   return {
     tokens: fullest.tokens,
     scored: fullest.scored,
@@ -305,21 +321,51 @@ function mergeLayers(buffers: readonly BufferSpec[]): MemoryLine[] {
   );
 }
 
-function doesNotFit(plan: RunPlan, machineBytes: number, config: Config): MemoryError {
-  const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
-  const largest = [...plan.lines]
-    .sort((a, b) => b.bytes - a.bytes)
-    .slice(0, 5)
-    .map((line) => `${line.name} ${gigabytes(line.bytes)}`)
-    .join(", ");
+/** A memory and the lines of a plan that lie there. */
+interface MemoryLimit {
+  readonly lines: readonly MemoryLine[];
+  readonly needed: number;
+  /** "85% of this machine's 16.00 GB". */
+  readonly allowed: string;
+  readonly fits: boolean;
+}
+
+function memoryLimits(plan: RunPlan, machine: number, device: number | undefined): MemoryLimit[] {
+  const limit = (lines: readonly MemoryLine[], share: number, bytes: number, whose: string) => {
+    const needed = lines.reduce((sum, line) => sum + line.bytes, 0);
+    const allowed = `${Math.round(100 * share)}% of ${whose} ${gigabytes(bytes)}`;
+    return { lines, needed, allowed, fits: needed <= share * bytes };
+  };
+  if (device === undefined) return [limit(plan.lines, USABLE, machine, "this machine's")];
+  const ofProcess = (line: MemoryLine) => line.lifetime === "process";
+  const own = plan.lines.filter((line) => !ofProcess(line));
+  return [
+    limit(own, GPU_USABLE, device, "the device's free"),
+    limit(plan.lines.filter(ofProcess), USABLE, machine, "this machine's"),
+  ];
+}
+
+function doesNotFit({ lines, needed, allowed }: MemoryLimit, config: Config): MemoryError {
   const remedies = [
     ...(config.gradientCheckpointing ? [] : ["gradient_checkpointing: true"]),
     ...(config.bf16 ? [] : ["bf16: true"]),
     "a smaller max_length or max_tokens_per_micro_batch",
   ];
   return new MemoryError(
-    `the run needs ${gigabytes(plan.totalBytes)}, and ${Math.round(100 * USABLE)}% of this machine's ` +
-      `${gigabytes(machineBytes)} may be used; largest: ${largest}`,
+    `the run needs ${gigabytes(needed)}, and ${allowed} may be used; largest: ${largestLines(lines)}`,
     { hint: `try ${remedies.join(", ")}` },
   );
+}
+
+/** What a plan takes most memory for, as a message names it. */
+export function largestLines(lines: readonly MemoryLine[]): string {
+  return [...lines]
+    .sort((a, b) => b.bytes - a.bytes)
+    .slice(0, 5)
+    .map((line) => `${line.name} ${gigabytes(line.bytes)}`)
+    .join(", ");
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(2)} GB`;
 }

@@ -75,6 +75,7 @@ export class Profiler {
     const { first, last } = this.#range;
     if (this.#since !== undefined || step < first || step > last) return;
     await this.#stream.done();
+    this.#stream.profiling(true);
     this.#stream.takeProfile(); // what ran before
     this.#since = performance.now();
   }
@@ -91,6 +92,7 @@ export class Profiler {
     await this.#stream.done();
     this.#seconds += (performance.now() - this.#since) / 1e3;
     this.#since = undefined;
+    this.#stream.profiling(false);
     for (const { op, calls, seconds } of this.#stream.takeProfile()) {
       const total = this.#totals.get(op) ?? { calls: 0, seconds: 0 };
       total.calls += calls;

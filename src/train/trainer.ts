@@ -2,10 +2,10 @@ import path from "node:path";
 import { writeFileAtomic } from "../checkpoint/files.js";
 import { type ConfigFile, readConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
-import { ConfigError } from "../errors.js";
+import { ConfigError, MemoryError } from "../errors.js";
 import { type Loss, losses } from "../loss/index.js";
 import { readModelShape } from "../model/index.js";
-import { type DeviceName, requireDevice } from "../native/index.js";
+import { type DeviceName, freeDeviceMemory, requireDevice } from "../native/index.js";
 import {
   combineReporters,
   createTrainerState,
@@ -17,7 +17,7 @@ import {
 import { loadExamples } from "./examples.js";
 import { loadWeights, resolveModelDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
-import { modelBlocks, planRun } from "./plan.js";
+import { largestLines, modelBlocks, planRun, type RunPlan } from "./plan.js";
 import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
 import { ResidentModel } from "./resident-model.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
@@ -86,7 +86,8 @@ async function trainLocked(
   const dataOptions = { modelDir, baseDir, needTest: config.doEval };
   const data = await loadExamples(config, shape.vocabSize, dataOptions);
   const kept = checkpoint?.state.maxTokens;
-  const plan = planRun(config, shape, data.train, data.test, undefined, kept);
+  const memory = { device: freeDeviceMemory(device) };
+  const plan = planRun(config, shape, data.train, data.test, memory, kept);
   const settings = {
     format: 1,
     seed: config.seed,
@@ -104,18 +105,20 @@ async function trainLocked(
   const profiled = options.profile && profileRange(options.profile, resumedStep, plan.totalSteps);
   const moved = await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1);
 
-  const model = new ResidentModel({
+  const modelOptions = {
     device,
     ...(threads ? { threads } : {}),
     shape,
     blocks: modelBlocks(shape),
     dtype: config.bf16 ? "bf16" : "f32",
     training: true,
-  });
+  } as const;
+  const model = allocate(plan, () => new ResidentModel(modelOptions));
   let session: Session | undefined;
   try {
     const { limits } = plan;
-    session = new Session(model, { limits, checkpointing: config.gradientCheckpointing });
+    const checkpointing = config.gradientCheckpointing;
+    session = allocate(plan, () => new Session(model, { limits, checkpointing }));
     if (checkpoint) await restoreCheckpoint(model, checkpoint.dir);
     else await loadWeights(model, modelDir);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
@@ -168,6 +171,17 @@ async function trainLocked(
   } finally {
     session?.dispose();
     model.dispose();
+  }
+}
+
+/** Memory that was free when the plan was made may be gone: the error then says what it was wanted for. */
+function allocate<T>(plan: RunPlan, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof MemoryError)) throw error;
+    const message = `${error.message}; largest of the plan: ${largestLines(plan.lines)}`;
+    throw new MemoryError(message, { hint: "try a smaller max_tokens_per_micro_batch" });
   }
 }
 

@@ -120,6 +120,7 @@ export class TrainingRun {
     const epoch = this.#milestones.epochsAfter(this.#step);
     const facts = { step: this.#step, epoch, learning_rate: rate };
     const began = performance.now();
+    stream.pushRange(`step ${this.#step}`);
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
     for (const batch of batches) {
@@ -127,7 +128,10 @@ export class TrainingRun {
       responses += batch.responses.length / 3;
     }
     await this.#reportLast();
+    stream.pushRange("optimizer");
     this.#optimizer.step(stream, this.#step, rate);
+    stream.popRange();
+    stream.popRange();
     this.#meter.end(facts, members.length, batches, responses, began);
   }
 

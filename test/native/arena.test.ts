@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ContractError, DeviceError, MemoryError } from "#src/errors.js";
-import { alignedBytes, openDevice } from "#src/native/index.js";
+import { ContractError, MemoryError } from "#src/errors.js";
+import { alignedBytes } from "#src/native/index.js";
 import { openAll } from "./support.js";
 
 test("arena: hands out zeros, rounded up to cache lines, and says how much is used", async () => {
@@ -91,12 +91,4 @@ test("arena: dispose while work on it is queued is safe", async () => {
   for (let i = 0; i < 50; i++) all.stream.fill(x, i);
   short.dispose();
   await all.stream.done();
-});
-
-test("device: one that is not there is a DeviceError that says what to do", () => {
-  assert.throws(
-    () => openDevice("cuda"),
-    (error: unknown) =>
-      error instanceof DeviceError && /^no CUDA device: .*; use --device cpu$/.test(error.message),
-  );
 });

@@ -19,12 +19,16 @@ import {
 
 const noAddon = { SIMPER_NATIVE_BINDING: "/nonexistent" };
 
-async function plan(changes: Partial<RecipeInput>, machineBytes?: number): Promise<RunPlan> {
+async function plan(
+  changes: Partial<RecipeInput>,
+  machine?: number,
+  device?: number,
+): Promise<RunPlan> {
   const { config } = defineConfig(trajectory(changes));
   const shape = readModelShape(await readConfigFile(gqaModel));
   const options = { modelDir: gqaModel, baseDir: ".", needTest: config.doEval };
   const { train, test } = await loadExamples(config, shape.vocabSize, options);
-  return planRun(config, shape, train, test, machineBytes);
+  return planRun(config, shape, train, test, { machine, device });
 }
 
 test("plan needs no addon, writes nothing, and its total is the sum of its lines", async (t) => {
@@ -117,4 +121,23 @@ test("what does not fit shrinks the micro-batch first, then is an error with the
     );
     return true;
   });
+});
+
+test("a device with memory of its own has to hold all but the lines of the process", async () => {
+  const roomy = await plan({}, 16e9, 8e9);
+  const ofProcess = roomy.lines.filter((line) => line.lifetime === "process");
+  const own = roomy.totalBytes - ofProcess.reduce((sum, line) => sum + line.bytes, 0);
+  // Fits by a hair; a machine of this size would not hold the process.
+  const tight = await plan({}, 16e9, own / 0.92 + 1);
+  assert.equal(tight.limits.tokens, roomy.limits.tokens);
+  await assert.rejects(plan({}, 16e9, 1e5), (error: unknown) => {
+    assert.ok(error instanceof MemoryError);
+    assert.match(
+      error.message,
+      /^the run needs 0\.\d+ GB, and 92% of the device's free 0\.00 GB may be used; largest: /,
+    );
+    assert.doesNotMatch(error.message, /Node\.js/);
+    return true;
+  });
+  await assert.rejects(plan({}, 1e6, 8e9), /85% of this machine's 0\.00 GB may be used.*Node\.js/);
 });
