@@ -1,8 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { allCases } from "./cases/index.js";
 import { given, type OpCase, out } from "./harness/case.js";
 import { openRig } from "./harness/devices.js";
 import { fromBf16, fromF16, toBf16, toF16 } from "./harness/dtype.js";
+import { shifts } from "./harness/layout.js";
 import { Random } from "./harness/random.js";
 import { runCase } from "./harness/run.js";
 import { mismatch } from "./harness/tolerance.js";
@@ -78,6 +80,18 @@ test("harness: the same seed and label draw the same numbers, another seed other
   assert.deepEqual(draw("a", 1), draw("a", 1));
   assert.notDeepEqual(draw("a", 1), draw("a", 2));
   assert.notDeepEqual(draw("a", 1), draw("b", 1));
+});
+
+test("harness: every op meets tensors that are aligned, and each of them moved off", () => {
+  for (const op of new Set(allCases.map((opCase) => opCase.op))) {
+    const met = allCases
+      .filter((opCase) => opCase.op === op)
+      .map((opCase) => {
+        const [first, second] = shifts(opCase);
+        return first === 0 && second === 0 ? "aligned" : first === 1 ? "first" : "second";
+      });
+    assert.deepEqual([...new Set(met)].sort(), ["aligned", "first", "second"], op);
+  }
 });
 
 test("harness: writing an input, or outside an output, is found out", async () => {
