@@ -210,4 +210,14 @@ Fiber* FiberPool::take() {
   return fiber;
 }
 
+#if defined(SIMPER_TSAN)
+void happens_before(void* p) {
+  __tsan_release(p);
+}
+
+void happens_after(void* p) {
+  __tsan_acquire(p);
+}
+#endif
+
 }  // namespace simper::simt

@@ -177,7 +177,7 @@ class Runner {
  public:
   explicit Runner(const Options& options)
       : schedules_(options.schedules),
-        device_(options.device == "cpu" ? open_cpu_device(1) : open_emulated_device()),
+        device_(options.device == "cpu" ? open_cpu_device(1) : open_emulated_device(1)),
         stream_(device_->open_stream(true)) {}
 
   // What is wrong with the case, one line each.
@@ -207,8 +207,11 @@ class Runner {
       const auto note = [&](const std::string& text) {
         found.push_back(text + " (" + schedule.text() + ")");
       };
-      if (auto error = execute(call->second, one, memory)) note(*error);
-      judge(one, memory, first, note);
+      if (auto error = execute(call->second, one, memory)) {
+        note(*error);
+      } else {
+        judge(one, memory, first, note);
+      }
       ++runs_;
       if (!found.empty()) break;  // the other schedules would say the same again
     }
