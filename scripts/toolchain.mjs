@@ -45,6 +45,11 @@ export function missingTools(env) {
   return lines;
 }
 
+/** Path of nvcc, or undefined. */
+export function findNvcc(env) {
+  return env.CUDACXX ? which(env.CUDACXX, env) : (which("nvcc", env) ?? nvccOffPath(env));
+}
+
 /** Path of nvcc where it is installed but not on PATH: CMake looks only there and at CUDACXX. */
 export function nvccOffPath(env) {
   if (env.CUDACXX || which("nvcc", env)) return undefined;
