@@ -55,6 +55,11 @@ export const adamw: readonly OpCase[] = [
     ({ n, dtype, step }) => adamCase(n, dtype, false, step),
   ),
   ...[1, 20_011].map((n) => adamCase(n, "f32", true, 3)),
+  // Vectors of 4 with an element or three behind the last.
+  ...[
+    ...product({ n: [7, 4097], dtype: ["f32", "bf16"] as const }),
+    { n: 1_000_003, dtype: "bf16" } as const,
+  ].map(({ n, dtype }) => ({ ...adamCase(n, dtype, false, 5), aligned: true })),
 ];
 
 // A gradient norm that is not finite changes nothing: weight keeps its values, too.

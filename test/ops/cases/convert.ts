@@ -30,7 +30,9 @@ export const convert: readonly OpCase[] = product({ y: STORED, x: STORED }).flat
   convertCase(y, x, "(0)", [0], {}),
   convertCase(y, x, "(1)", [1], {}),
   convertCase(y, x, "(40001)", [40_001], {}),
+  { ...convertCase(y, x, "aligned (40008)", [40_008], {}), aligned: true },
   convertCase(y, x, "(3, 5, 7)", [3, 5, 7], {}),
+  { ...convertCase(y, x, "aligned strided (5, 4112)", [5, 4112], { rowGap: 8 }), aligned: true },
   convertCase(y, x, "strided (33, 19)", [33, 19], { rowGap: 3 }),
   {
     ...convertCase(y, x, "corners", [CORNERS.length], {}),

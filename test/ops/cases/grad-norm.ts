@@ -8,10 +8,10 @@ function blockSquares(x: Float64Array, B: number): Float64Array {
   );
 }
 
-export const sumSquares: readonly OpCase[] = product({
-  n: [0, 1, 17, 1000, 70_001],
-  B: [1, 2, 7, 64],
-}).map(({ n, B }) => ({
+export const sumSquares: readonly OpCase[] = [
+  ...product({ n: [0, 1, 17, 1000, 70_001], B: [1, 2, 7, 64] }),
+  { n: 1_000_003, B: 63 },
+].map(({ n, B }) => ({
   op: "sumSquares",
   name: label({ n, B }),
   args: { partials: out("f32", [B]), x: normal("f32", [n]) },

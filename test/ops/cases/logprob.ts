@@ -26,6 +26,14 @@ const SHAPES = product({ N: [0, 1, 5, 40], V: [1, 13, 259, 4096, 9001] }).filter
   ({ N, V }) => N < 40 || V < 9001,
 );
 
+// The vocabulary of SmolLM2 by vectors of 4, with a ragged end, and by single columns.
+const LARGE = [
+  { N: 4, V: 49_152, aligned: true },
+  { N: 4, V: 49_155, aligned: true },
+  { N: 66_000, V: 3, aligned: false }, // more rows than the 65535 blocks that a grid is high
+  { N: 6, V: 259 * 4, aligned: true },
+] as const;
+
 const forwardOf = (v: Values) => forward(v.matrix("logits"), v.array("labels"));
 
 function forwardCase(N: number, V: number, name: string, logits: Fill): OpCase {
@@ -64,6 +72,10 @@ const EXTREME_TOLERANCE: Readonly<Record<string, Tolerance>> = {
 
 export const logprobForward: readonly OpCase[] = [
   ...SHAPES.map(({ N, V }) => forwardCase(N, V, label({ N, V }), gaussian(3))),
+  ...LARGE.map(({ N, V, aligned }) => ({
+    ...forwardCase(N, V, label({ N, V }), gaussian(3)),
+    aligned,
+  })),
   ...product({ extreme: EXTREMES, V: [13, 4099] }).map(({ extreme, V }) => ({
     ...forwardCase(6, V, `${label({ V })} ${extreme.name}`, extreme.logits),
     tolerance: EXTREME_TOLERANCE,
@@ -105,6 +117,12 @@ function backwardCase(N: number, V: number, options: BackwardOptions): OpCase {
 export const logprobBackward: readonly OpCase[] = [
   ...product({ shape: SHAPES, dtype: ["f32", "bf16"] as const, over: [false, true] }).map(
     ({ shape: { N, V }, dtype, over }) => backwardCase(N, V, { dtype, over }),
+  ),
+  ...product({ shape: LARGE, dtype: ["f32", "bf16"] as const, over: [false, true] }).map(
+    ({ shape: { N, V, aligned }, dtype, over }) => ({
+      ...backwardCase(N, V, { dtype, over }),
+      aligned,
+    }),
   ),
   ...product({ extreme: EXTREMES, dtype: ["f32", "bf16"] as const }).map(({ extreme, dtype }) => ({
     ...backwardCase(6, 4099, { dtype, over: true, logits: extreme.logits }),

@@ -16,6 +16,21 @@ import { rmsnormBackward as backward, rmsnormForward as forward } from "../refer
 
 const EPS = 1e-5;
 
+// With 16 bytes per thread: several steps of a row; a row too long for sums in shared memory (16384 columns); more
+// rows than 512 blocks of 8, and than the 65535 blocks that a grid is high.
+const ALIGNED = [
+  ...product({ T: [3, 33], C: [96, 5000], dtype: ["f32", "bf16"] as const }),
+  { T: 9, C: 16_400, dtype: "f32" },
+  { T: 9, C: 16_400, dtype: "bf16" },
+  { T: 5003, C: 16, dtype: "bf16" },
+  { T: 70_001, C: 8, dtype: "bf16" },
+] as const;
+
+/** One of the cases of ALIGNED, as its name says. */
+function aligned(opCase: OpCase): OpCase {
+  return { ...opCase, name: `${opCase.name} aligned`, aligned: true };
+}
+
 // C = 1 is all remainder, 16 and 96 fill vectors, 17 and 515 leave one or three elements over; 70 and 300
 // rows are more than one block of the weight gradient's partial sums.
 const SHAPES = product({
@@ -49,6 +64,7 @@ function normCase(
 
 export const rmsnormForward: readonly OpCase[] = [
   ...SHAPES.map(({ T, C, dtype }) => normCase(T, C, dtype, "apart")),
+  ...ALIGNED.map(({ T, C, dtype }) => aligned(normCase(T, C, dtype, "apart"))),
   ...product({ dtype: ["f32", "bf16"] as const, place: ["in place", "strided"] as const }).map(
     ({ dtype, place }) => normCase(33, 97, dtype, place),
   ),
@@ -66,14 +82,8 @@ export const rmsnormForward: readonly OpCase[] = [
   },
 ];
 
-export const addRmsnormForward: readonly OpCase[] = product({
-  T: [0, 1, 33, 70],
-  C: [1, 17, 96, 515],
-  dtype: ["f32", "bf16"] as const,
-  over: ["", "x", "branch"],
-})
-  .filter(({ C, over }) => over === "" || C === 96)
-  .map(({ T, C, dtype, over }) => ({
+function addCase(T: number, C: number, dtype: DType, over: string): OpCase {
+  return {
     op: "addRmsnormForward",
     name: `${label({ T, C, dtype })}${over ? ` sum over ${over}` : ""}`,
     args: {
@@ -93,7 +103,20 @@ export const addRmsnormForward: readonly OpCase[] = product({
     },
     bytes: 4 * T * C * sizeOf(dtype),
     flops: 5 * T * C,
-  }));
+  };
+}
+
+export const addRmsnormForward: readonly OpCase[] = [
+  ...product({
+    T: [0, 1, 33, 70],
+    C: [1, 17, 96, 515],
+    dtype: ["f32", "bf16"] as const,
+    over: ["", "x", "branch"],
+  })
+    .filter(({ C, over }) => over === "" || C === 96)
+    .map(({ T, C, dtype, over }) => addCase(T, C, dtype, over)),
+  ...ALIGNED.map(({ T, C, dtype }) => aligned(addCase(T, C, dtype, T === 33 ? "x" : ""))),
+];
 
 const rstdOf = (v: Values) => ({ rstd: forward(v.matrix("x"), v.array("weight"), EPS).rstd });
 
@@ -138,6 +161,7 @@ function backwardCase(T: number, C: number, dtype: DType, strided: { rowGap: num
 
 export const rmsnormBackward: readonly OpCase[] = [
   ...SHAPES.map(({ T, C, dtype }) => backwardCase(T, C, dtype, { rowGap: 0 })),
+  ...ALIGNED.map(({ T, C, dtype }) => aligned(backwardCase(T, C, dtype, { rowGap: 0 }))),
   ...(["f32", "bf16"] as const).map((dtype) => backwardCase(33, 97, dtype, { rowGap: 9 })),
   ...(["f32", "bf16"] as const).map((dtype): OpCase => {
     const apart = backwardCase(70, 97, dtype, { rowGap: 0 });
@@ -174,5 +198,8 @@ function backwardAddCase(T: number, C: number, dtype: DType, place: "apart" | "y
 
 export const rmsnormBackwardAdd: readonly OpCase[] = [
   ...SHAPES.map(({ T, C, dtype }) => backwardAddCase(T, C, dtype, "apart")),
+  ...ALIGNED.map(({ T, C, dtype }) =>
+    aligned(backwardAddCase(T, C, dtype, T === 33 ? "y over dy" : "apart")),
+  ),
   ...(["f32", "bf16"] as const).map((dtype) => backwardAddCase(70, 97, dtype, "y over dy")),
 ];

@@ -35,21 +35,33 @@ const SHAPES = product({
   dtype: ["f32", "bf16"] as const,
 }).filter(({ T, rest }) => T < 140 || rest === 1);
 
-export const ropeForward: readonly OpCase[] = SHAPES.map(({ T, heads, D, rest, dtype }) => ({
-  op: "ropeForward",
-  name: label({ T, heads, D, rest, dtype }),
-  args: {
-    x: update(dtype, [T, (heads + rest) * D]),
-    positions: indices([T], POSITIONS),
-    table: given("f32", [POSITIONS, D], angleTable(D)),
-    heads,
-  },
-  reference: (v) => ({
-    x: rope(v.matrix("x"), v.array("positions"), v.matrix("table"), heads, 1),
+// More pairs in a row than a block of 256 threads turns with 16 bytes each; the whole rows are aligned.
+const ALIGNED = product({
+  T: [3],
+  heads: [40],
+  D: [64, 128],
+  rest: [1],
+  dtype: ["f32", "bf16"] as const,
+});
+
+export const ropeForward: readonly OpCase[] = [...SHAPES, ...ALIGNED].map(
+  ({ T, heads, D, rest, dtype }) => ({
+    op: "ropeForward",
+    name: label({ T, heads, D, rest, dtype }),
+    aligned: heads === 40,
+    args: {
+      x: update(dtype, [T, (heads + rest) * D]),
+      positions: indices([T], POSITIONS),
+      table: given("f32", [POSITIONS, D], angleTable(D)),
+      heads,
+    },
+    reference: (v) => ({
+      x: rope(v.matrix("x"), v.array("positions"), v.matrix("table"), heads, 1),
+    }),
+    bytes: 2 * T * heads * D * sizeOf(dtype),
+    flops: 3 * T * heads * D,
   }),
-  bytes: 2 * T * heads * D * sizeOf(dtype),
-  flops: 3 * T * heads * D,
-}));
+);
 
 /** The rotation is linear, so its gradient is the same everywhere: also at zero. */
 const gradient: Gradient = {
@@ -63,19 +75,22 @@ const gradient: Gradient = {
   },
 };
 
-export const ropeBackward: readonly OpCase[] = SHAPES.map(({ T, heads, D, rest, dtype }) => ({
-  op: "ropeBackward",
-  name: label({ T, heads, D, rest, dtype }),
-  args: {
-    dx: update(dtype, [T, (heads + rest) * D]),
-    positions: indices([T], POSITIONS),
-    table: given("f32", [POSITIONS, D], angleTable(D)),
-    heads,
-  },
-  reference: (v) => ({
-    dx: rope(v.matrix("dx"), v.array("positions"), v.matrix("table"), heads, -1),
+export const ropeBackward: readonly OpCase[] = [...SHAPES, ...ALIGNED].map(
+  ({ T, heads, D, rest, dtype }) => ({
+    op: "ropeBackward",
+    name: label({ T, heads, D, rest, dtype }),
+    aligned: heads === 40,
+    args: {
+      dx: update(dtype, [T, (heads + rest) * D]),
+      positions: indices([T], POSITIONS),
+      table: given("f32", [POSITIONS, D], angleTable(D)),
+      heads,
+    },
+    reference: (v) => ({
+      dx: rope(v.matrix("dx"), v.array("positions"), v.matrix("table"), heads, -1),
+    }),
+    ...(T === 33 && D === 16 && heads === 5 && rest === 1 && dtype === "f32" ? { gradient } : {}),
+    bytes: 2 * T * heads * D * sizeOf(dtype),
+    flops: 3 * T * heads * D,
   }),
-  ...(T === 33 && D === 16 && heads === 5 && rest === 1 && dtype === "f32" ? { gradient } : {}),
-  bytes: 2 * T * heads * D * sizeOf(dtype),
-  flops: 3 * T * heads * D,
-}));
+);

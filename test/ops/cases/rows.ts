@@ -11,6 +11,13 @@ const SHAPES = product({
   dtype: ["f32", "bf16"] as const,
 });
 
+// Rows longer than a block of 256 threads moves with 16 bytes each, and more than the 65535 blocks that a grid is high.
+const LARGE = [
+  { T: 9, N: 14, C: 4104, dtype: "f32" },
+  { T: 9, N: 14, C: 4104, dtype: "bf16" },
+  { T: 70_001, N: 70_003, C: 1, dtype: "bf16" },
+] as const;
+
 /** Scored rows of a batch of T: some twice, as the row before the first token of both branches is, some none. */
 function scoredRows(name: string, T: number, N: number): number[] {
   const random = new Random(`rows of ${name}`);
@@ -23,11 +30,12 @@ function scoredRows(name: string, T: number, N: number): number[] {
   });
 }
 
-export const gatherRows: readonly OpCase[] = SHAPES.map(({ T, N, C, dtype }) => {
+export const gatherRows: readonly OpCase[] = [...SHAPES, ...LARGE].map(({ T, N, C, dtype }) => {
   const name = label({ T, N, C, dtype });
   return {
     op: "gatherRows",
     name,
+    aligned: C > 1000,
     args: {
       y: out(dtype, [N, C]),
       x: normal(dtype, [T, C]),
@@ -40,16 +48,19 @@ export const gatherRows: readonly OpCase[] = SHAPES.map(({ T, N, C, dtype }) => 
   };
 });
 
-export const scatterRows: readonly OpCase[] = SHAPES.map(({ T, N, C, dtype }) => {
+export const scatterRows: readonly OpCase[] = [...SHAPES, ...LARGE].map(({ T, N, C, dtype }) => {
   const name = label({ T, N, C, dtype });
   const rows = scoredRows(name, T, N);
+  const uses = new Map<number, number[]>();
+  for (const [n, row] of rows.entries()) uses.set(row, [...(uses.get(row) ?? []), n]);
   const sources = Array.from({ length: T }, (_, t) => {
-    const of = rows.flatMap((row, n) => (row === t ? [n] : []));
+    const of = uses.get(t) ?? [];
     return t % 2 ? [of[0] ?? -1, of[1] ?? -1] : [of[1] ?? -1, of[0] ?? -1]; // a lone source may stand second
   });
   return {
     op: "scatterRows",
     name,
+    aligned: C > 1000,
     args: {
       dx: out(dtype, [T, C]),
       dy: normal(dtype, [N, C]),

@@ -9,25 +9,40 @@ const SHAPES = product({
   dtype: ["f32", "bf16"] as const,
 });
 
-export const swigluForward: readonly OpCase[] = SHAPES.map(({ T, F, dtype }) => ({
-  op: "swigluForward",
-  name: label({ T, F, dtype }),
-  args: { hidden: out(dtype, [T, F]), gateUp: normal(dtype, [T, 2 * F], { scale: 3 }) },
-  reference: (v) => ({ hidden: forward(v.matrix("gateUp")) }),
-  bytes: 3 * T * F * sizeOf(dtype),
-  flops: 4 * T * F,
-}));
+// A row is more than a block of 256 threads with 16 bytes each.
+const ALIGNED = product({ T: [33], F: [96, 4104], dtype: ["f32", "bf16"] as const });
+
+export const swigluForward: readonly OpCase[] = [...SHAPES, ...ALIGNED].map(
+  ({ T, F, dtype }, i) => ({
+    op: "swigluForward",
+    name: `${label({ T, F, dtype })}${i < SHAPES.length ? "" : " aligned"}`,
+    aligned: i >= SHAPES.length,
+    args: { hidden: out(dtype, [T, F]), gateUp: normal(dtype, [T, 2 * F], { scale: 3 }) },
+    reference: (v) => ({ hidden: forward(v.matrix("gateUp")) }),
+    bytes: 3 * T * F * sizeOf(dtype),
+    flops: 4 * T * F,
+  }),
+);
+
+const BACKWARD_SHAPES = [
+  ...SHAPES.map((shape) => ({ ...shape, aligned: false })),
+  ...ALIGNED.map((shape) => ({ ...shape, aligned: true })),
+];
 
 export const swigluBackward: readonly OpCase[] = product({
-  shape: SHAPES,
+  shape: BACKWARD_SHAPES,
   place: ["apart", "in place", "strided"],
 })
-  .filter(({ shape, place }) => place === "apart" || (shape.T === 33 && shape.F === 331))
-  .map(({ shape: { T, F, dtype }, place }) => {
-    const strided = { rowGap: place === "strided" ? 5 : 0 };
+  .filter(
+    ({ shape: { T, F, aligned }, place }) =>
+      place === "apart" || aligned || (T === 33 && F === 331),
+  )
+  .map(({ shape: { T, F, dtype, aligned }, place }) => {
+    const strided = { rowGap: place === "strided" ? (aligned ? 8 : 5) : 0 };
     return {
       op: "swigluBackward",
-      name: `${label({ T, F, dtype })} ${place}`,
+      name: `${label({ T, F, dtype })} ${place}${aligned ? " aligned" : ""}`,
+      aligned,
       args: {
         dGateUp: out(dtype, [T, 2 * F], place === "in place" ? { over: "gateUp" } : strided),
         hidden: out(dtype, [T, F], place === "in place" ? { over: "dHidden" } : strided),

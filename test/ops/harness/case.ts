@@ -43,6 +43,8 @@ export interface OpCase {
   readonly tolerance?: Readonly<Record<string, Tolerance>>;
   /** What finite differences need to check a backward op. */
   readonly gradient?: Gradient;
+  /** Every address aligned, for a case that is about vectors; otherwise layout.ts decides. */
+  readonly aligned?: boolean;
   /** Bytes that must cross memory at least once: the roof of a memory-bound op. */
   readonly bytes: number;
   /** Multiplications and additions, where arithmetic is the roof. */
