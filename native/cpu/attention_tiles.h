@@ -62,8 +62,7 @@ inline Scratch& thread_scratch() {
   return scratch;
 }
 
-// ---- products
-// -------------------------------------------------------------------------------------------
+// ---- products -----------------------------------------------------------------------------------
 
 template <int64_t N, bool kTransposed, bool kAdd>
 [[gnu::noinline]] void micro_kernel(float* c, int64_t ldc, const float* a, int64_t lda,
@@ -112,8 +111,7 @@ inline void multiply(float* c, int64_t ldc, const float* a, int64_t lda, const f
   }
 }
 
-// ---- packing
-// --------------------------------------------------------------------------------------------
+// ---- packing ------------------------------------------------------------------------------------
 
 // to (count, ld) = factor·from (count, D); columns [D, ld) become zeros. ld is a multiple of
 // kLanes.
@@ -182,8 +180,7 @@ void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, in
   }
 }
 
-// ---- rows of scores
-// -------------------------------------------------------------------------------------
+// ---- rows of scores -----------------------------------------------------------------------------
 
 // v where the lane's column is below `visible`, else `hidden`.
 inline Vec keep_visible(Vec v, int64_t column, int64_t visible, float hidden) {

@@ -52,8 +52,7 @@ inline Tensor as_matrix(const Tensor& t) {
   return matrix;
 }
 
-// ---- a thread's elements
-// -------------------------------------------------------------------------------------
+// ---- a thread's elements ------------------------------------------------------------------------
 
 // N elements as f32. At most 16 bytes move at once; p is aligned to what does.
 template <int N, class T>
@@ -96,8 +95,7 @@ SIMT_DEVICE void store_floats(bf16* p, const float (&values)[N]) {
   }
 }
 
-// ---- launches
-// ------------------------------------------------------------------------------------------------
+// ---- launches -----------------------------------------------------------------------------------
 
 // Whole warps for `work` threads' worth of a row, at most `limit`.
 inline unsigned warps_for(int64_t work, unsigned limit) {

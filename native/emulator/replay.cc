@@ -45,8 +45,7 @@ constexpr const char* kUsage =
     "  --stop             end at the first failure\n"
     "  --verbose          a line with the time of each case\n";
 
-// ---- calling an op by its name
-// --------------------------------------------------------------------------
+// ---- calling an op by its name ------------------------------------------------------------------
 
 using Call = std::function<void(const OpTable&, Stream&, const Case&)>;
 
@@ -99,8 +98,7 @@ const std::map<std::string_view, Call>& calls() {
   return calls;
 }
 
-// ---- memory
-// ---------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 // One argument's memory, aligned as an arena aligns. Under AddressSanitizer its guards and row gaps
 // may not even be read while the op runs.
@@ -146,8 +144,7 @@ class Memory {
   std::byte* data_;
 };
 
-// ---- running
-// --------------------------------------------------------------------------------------------
+// ---- running ------------------------------------------------------------------------------------
 
 // What runs at the moment, for the report of a sanitizer that ends the process.
 std::string running;
@@ -281,8 +278,7 @@ class Runner {
   int64_t runs_ = 0;
 };
 
-// ---- the command
-// ----------------------------------------------------------------------------------------
+// ---- the command --------------------------------------------------------------------------------
 
 struct UsageError : std::runtime_error {
   using std::runtime_error::runtime_error;

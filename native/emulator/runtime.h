@@ -65,8 +65,7 @@ struct Launch {
 };
 void run(const Launch& launch);
 
-// ---- called by the threads of a kernel
-// -----------------------------------------------------------------------
+// ---- called by the threads of a kernel ----------------------------------------------------------
 
 // Ends the launch.
 [[noreturn]] void fail(std::string_view message);

@@ -60,8 +60,7 @@ uint64_t Scheduler::random() {  // splitmix64 [Steele et al. 2014]
   return z ^ (z >> 31);
 }
 
-// ---- a launch
-// -----------------------------------------------------------------------------------------------
+// ---- a launch -----------------------------------------------------------------------------------
 
 void Scheduler::check_launch() const {
   const auto refuse = [&](const std::string& what) {
@@ -135,8 +134,7 @@ void Scheduler::end_block() {
   }
 }
 
-// ---- who runs
-// -----------------------------------------------------------------------------------------------
+// ---- who runs -----------------------------------------------------------------------------------
 
 int Scheduler::next_thread() {
   if (ready_warps_ == 0) return -1;
@@ -222,8 +220,7 @@ void Scheduler::thread_ends() {
   --live_;
 }
 
-// ---- waiting
-// ------------------------------------------------------------------------------------------------
+// ---- waiting ------------------------------------------------------------------------------------
 
 void Scheduler::set_waiting(unsigned thread) {
   uint32_t& ready = warps_[thread / 32].ready;
@@ -301,8 +298,7 @@ void Scheduler::meet(Collective kind, Exchange& exchange) {
   if (orders) happens_after(order);
 }
 
-// ---- what went wrong
-// ----------------------------------------------------------------------------------------
+// ---- what went wrong ----------------------------------------------------------------------------
 
 void Scheduler::fail(std::string_view message) {
   error_ = report(message, true);

@@ -32,8 +32,7 @@ SIMT_DEVICE Grid blocks() {
   return position.blocks;
 }
 
-// ---- waiting
-// ----------------------------------------------------------------------------------------------
+// ---- waiting ------------------------------------------------------------------------------------
 
 SIMT_DEVICE void barrier() {
   wait_at_barrier(0, threads());
@@ -47,8 +46,7 @@ SIMT_DEVICE void sync_warp() {
   meet(Collective::sync_warp, exchange);
 }
 
-// ---- between lanes
-// ----------------------------------------------------------------------------------------
+// ---- between lanes ------------------------------------------------------------------------------
 
 template <class T>
 SIMT_DEVICE T shuffle(T value, int lane) {
@@ -72,8 +70,7 @@ SIMT_DEVICE uint32_t ballot(bool flag) {
   return exchange.out[0];
 }
 
-// ---- bits and numbers
-// -------------------------------------------------------------------------------------
+// ---- bits and numbers ---------------------------------------------------------------------------
 
 SIMT_DEVICE float as_float(uint32_t bits) {
   return std::bit_cast<float>(bits);
@@ -92,16 +89,14 @@ SIMT_DEVICE int32_t atomic_compare_exchange(int32_t* p, int32_t expected, int32_
   return expected;
 }
 
-// ---- memory
-// -----------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 template <class P>
 SIMT_DEVICE void store_whole(P* p, const P& value) {
   *p = value;
 }
 
-// ---- shared memory and tensor cores
-// -------------------------------------------------------------------------
+// ---- shared memory and tensor cores -------------------------------------------------------------
 
 SIMT_DEVICE void load_matrix(Collective kind, uint32_t (&r)[4], const bf16* row) {
   if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("ldmatrix: a row is not aligned to 16");
@@ -162,8 +157,7 @@ class SharedMemory {
   size_t offset_ = 0;
 };
 
-// ---- host
-// -------------------------------------------------------------------------------------------------
+// ---- host ---------------------------------------------------------------------------------------
 
 // "simper::cuda::fill_kernel<float>", out of the compiler's spelling of this function.
 template <auto kernel>

@@ -27,8 +27,7 @@ SIMT_DEVICE Grid blocks() {
   return {gridDim.x, gridDim.y, gridDim.z};
 }
 
-// ---- waiting
-// ----------------------------------------------------------------------------------------------
+// ---- waiting ------------------------------------------------------------------------------------
 
 SIMT_DEVICE void barrier() {
   __syncthreads();
@@ -40,8 +39,7 @@ SIMT_DEVICE void sync_warp() {
   __syncwarp();
 }
 
-// ---- between lanes
-// ----------------------------------------------------------------------------------------
+// ---- between lanes ------------------------------------------------------------------------------
 
 template <class T>
 SIMT_DEVICE T shuffle(T value, int lane) {
@@ -55,8 +53,7 @@ SIMT_DEVICE uint32_t ballot(bool flag) {
   return __ballot_sync(0xffffffffu, flag);
 }
 
-// ---- bits and numbers
-// -------------------------------------------------------------------------------------
+// ---- bits and numbers ---------------------------------------------------------------------------
 
 SIMT_DEVICE float as_float(uint32_t bits) {
   return __uint_as_float(bits);
@@ -78,8 +75,7 @@ SIMT_DEVICE int32_t atomic_compare_exchange(int32_t* p, int32_t expected, int32_
   return atomicCAS(p, expected, desired);
 }
 
-// ---- memory
-// -----------------------------------------------------------------------------------------------
+// ---- memory -------------------------------------------------------------------------------------
 
 // One store of 8 or 16 bytes. nvcc stores a struct member by member, also one of its own vector
 // types, and puts them together again only sometimes; loads it always does.
@@ -100,8 +96,7 @@ SIMT_DEVICE void store_whole(P* p, const P& value) {
   }
 }
 
-// ---- shared memory and tensor cores
-// -------------------------------------------------------------------------
+// ---- shared memory and tensor cores -------------------------------------------------------------
 
 SIMT_DEVICE uint32_t shared_address(const void* p) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(p));
@@ -153,8 +148,7 @@ class SharedMemory {
   unsigned char* next_;
 };
 
-// ---- host
-// -------------------------------------------------------------------------------------------------
+// ---- host ---------------------------------------------------------------------------------------
 
 template <auto kernel, class... Arguments>
 void launch(cuda::CudaContext& context, Grid grid, unsigned threads, size_t shared_bytes,

@@ -43,8 +43,7 @@ SIMT_DEVICE int warp() {
   return static_cast<int>(thread() / 32);
 }
 
-// ---- elements
-// ---------------------------------------------------------------------------------------------
+// ---- elements -----------------------------------------------------------------------------------
 
 SIMT_DEVICE float as_float(uint32_t bits);
 SIMT_DEVICE uint32_t as_bits(float value);
@@ -89,8 +88,7 @@ SIMT_DEVICE void store_pack(T* p, const Pack<T, N>& pack) {
   store_whole(reinterpret_cast<Pack<T, N>*>(p), pack);
 }
 
-// ---- over the lanes of a warp, in a fixed order
-// --------------------------------------------------------------
+// ---- over the lanes of a warp, in a fixed order -------------------------------------------------
 
 SIMT_DEVICE float warp_sum(float value) {
 #pragma unroll
