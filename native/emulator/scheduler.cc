@@ -35,6 +35,15 @@ const char* name_of(Collective kind) {
   return kNames[static_cast<int>(kind)];
 }
 
+// "cuda::fill_kernel<float>" of "simper::cuda::{anonymous}::fill_kernel<float>".
+std::string short_name(std::string_view kernel) {
+  std::string name(kernel);
+  for (const std::string_view part : {"simper::", "{anonymous}::"}) {
+    for (size_t at; (at = name.find(part)) != std::string::npos;) name.erase(at, part.size());
+  }
+  return name;
+}
+
 void enter_fiber() {
   fiber_entered();
   scheduler().run_threads();
@@ -64,7 +73,7 @@ uint64_t Scheduler::random() {  // splitmix64 [Steele et al. 2014]
 
 void Scheduler::check_launch() const {
   const auto refuse = [&](const std::string& what) {
-    throw DeviceError("kernel " + std::string(launch_->kernel) + ": a launch with " + what);
+    throw DeviceError("kernel " + short_name(launch_->kernel) + ": a launch with " + what);
   };
   const auto& [x, y, z] = launch_->grid;
   if (y > 65535 || z > 65535 || x > 0x7fffffffu)
@@ -307,7 +316,7 @@ void Scheduler::fail(std::string_view message) {
 
 std::string Scheduler::report(std::string_view message, bool in_thread) const {
   const auto& [x, y, z] = position.block;
-  std::string text = "kernel " + std::string(launch_->kernel) + ", block (" + std::to_string(x) +
+  std::string text = "kernel " + short_name(launch_->kernel) + ", block (" + std::to_string(x) +
                      ", " + std::to_string(y) + ", " + std::to_string(z) + ")";
   if (in_thread) text += ", thread " + std::to_string(position.thread);
   text += ": " + std::string(message);
@@ -332,7 +341,8 @@ std::string Scheduler::state_of(unsigned w) const {
   const auto add = [&](uint32_t lanes, const std::string& what) {
     if (lanes == 0) return;
     if (!text.empty()) text += ", ";
-    text += std::to_string(std::popcount(lanes)) + " lanes " + what;
+    const int count = std::popcount(lanes);
+    text += std::to_string(count) + (count == 1 ? " lane " : " lanes ") + what;
   };
   uint32_t at_collective = warp.live & ~warp.ready;
   for (int id = 0; id < 16; ++id) {

@@ -91,8 +91,21 @@ SIMT_DEVICE int32_t atomic_compare_exchange(int32_t* p, int32_t expected, int32_
 
 // ---- memory -------------------------------------------------------------------------------------
 
+// The compiler takes the alignment of a Pack for granted: it must not see where the address is
+// from.
+SIMT_DEVICE void expect_aligned(const void* p, size_t bytes) {
+  auto address = reinterpret_cast<uintptr_t>(p);
+  asm("" : "+r"(address));
+  if (address % bytes != 0) fail("elements that move at once are not aligned to all of them");
+}
+template <class P>
+SIMT_DEVICE P load_whole(const P* p) {
+  expect_aligned(p, sizeof(P));
+  return *p;
+}
 template <class P>
 SIMT_DEVICE void store_whole(P* p, const P& value) {
+  expect_aligned(p, sizeof(P));
   *p = value;
 }
 

@@ -8,6 +8,7 @@ import { openSafetensors } from "#src/checkpoint/safetensors.js";
 import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
 import type { Loss } from "#src/loss/index.js";
+import type { DeviceName } from "#src/native/index.js";
 import { createJsonlReporter, type Reporter } from "#src/report/index.js";
 import type { ProfileRequest } from "#src/train/profiler.js";
 import { train } from "#src/train/trainer.js";
@@ -89,6 +90,7 @@ export async function runRecipe(
   options: {
     watch?: Partial<Reporter>;
     signal?: AbortSignal;
+    device?: DeviceName;
     threads?: number;
     loss?: Loss;
     profile?: ProfileRequest;
@@ -99,7 +101,7 @@ export async function runRecipe(
   const watch: Reporter = { ...silent, notice: (text) => notices.push(text), ...options.watch };
   const summary = await train({
     config: defineConfig(input).config,
-    device: "cpu",
+    device: options.device ?? "cpu",
     reporters: [createJsonlReporter(), watch],
     ...(options.loss ? { loss: options.loss } : {}),
     ...(options.signal ? { signal: options.signal } : {}),

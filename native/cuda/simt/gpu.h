@@ -77,6 +77,10 @@ SIMT_DEVICE int32_t atomic_compare_exchange(int32_t* p, int32_t expected, int32_
 
 // ---- memory -------------------------------------------------------------------------------------
 
+template <class P>
+SIMT_DEVICE P load_whole(const P* p) {
+  return *p;
+}
 // One store of 8 or 16 bytes. nvcc stores a struct member by member, also one of its own vector
 // types, and puts them together again only sometimes; loads it always does.
 template <class P>

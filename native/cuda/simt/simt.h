@@ -5,23 +5,26 @@
 // what is built from them. Kernels use nothing else of CUDA: no threadIdx, no static __shared__
 // arrays, no inline PTX.
 //
-//   SIMT_KERNEL(threads)                        before a kernel's name: void, and its launch bounds
-//   SIMT_KERNEL_BOUNDS(threads, blocks)         the same with a number of blocks per multiprocessor
-//   SIMT_DEVICE                                 before a device function: inlined
-//   SIMT_SHARED(memory)                         declares the block's SharedMemory
-//   thread() threads() block() blocks()         index in the block, size of it, place in the grid,
-//   size of it barrier()                                   the whole block: waits, and orders
-//   memory barrier(id, threads)                        named barrier 1..15: `threads` of the block,
-//   whole warps sync_warp()                                 32 lanes: waits, and orders memory
-//   shuffle(v, lane) shuffle_xor(v, mask) ballot(flag)    values between lanes; no ordering of
-//   memory load_matrix_4(r, row) load_matrix_4_transposed(r, row)     ldmatrix.x4 of 8x8 bf16
-//   mma_16x8x16(c, a, b0, b1)                   c (16,8) f32 += a (16,16) bf16 · b (16,8) bf16
-//   copy_async_16(shared, global, valid)        16 bytes, both aligned to 16; zeros where not valid
-//   copy_async_commit() copy_async_wait<N>()    groups of copies; waits until at most N are in
-//   flight exp2_fast(x)                                ex2.approx.ftz pack_bf16(low, high) two f32,
-//   rounded to nearest even, in one register atomic_compare_exchange(p, expected, desired)    of an
-//   int in global memory; returns what was there launch<kernel>(context, grid, threads,
-//   shared_bytes, arguments...)    host: enqueues a kernel
+// clang-format off
+//   SIMT_KERNEL(threads)                   before a kernel's name: void, and its launch bounds
+//   SIMT_KERNEL_BOUNDS(threads, blocks)    the same with a number of blocks per multiprocessor
+//   SIMT_DEVICE                            before a device function: inlined
+//   SIMT_SHARED(memory)                    declares the block's SharedMemory
+//   thread() threads() block() blocks()    place in the block and its size, place in the grid and its size
+//   barrier()                              the whole block: waits, and orders memory
+//   barrier(id, threads)                   named barrier 1..15 for `threads` of the block, whole warps
+//   sync_warp()                            32 lanes: waits, and orders memory
+//   shuffle(v, lane) shuffle_xor(v, mask) ballot(flag)    values between lanes; no ordering of memory
+//   load_pack<N>(p) store_pack(p, pack)    N elements at once, p aligned to all of them
+//   load_matrix_4(r, row) load_matrix_4_transposed(r, row)    ldmatrix.x4: four 8x8 matrices of bf16
+//   mma_16x8x16(c, a, b0, b1)              c (16,8) f32 += a (16,16) bf16 · b (16,8) bf16
+//   copy_async_16(shared, global, valid)   16 bytes, both aligned to 16; zeros where not valid
+//   copy_async_commit() copy_async_wait<N>()    groups of copies; waits until at most N are in flight
+//   exp2_fast(x)                           ex2.approx.ftz
+//   pack_bf16(low, high)                   two f32, rounded to nearest even, in one register
+//   atomic_compare_exchange(p, expected, desired)    of an int in global memory; returns what was there
+//   launch<kernel>(context, grid, threads, shared_bytes, arguments...)    host: enqueues a kernel
+// clang-format on
 #include <cstddef>
 #include <cstdint>
 
@@ -81,7 +84,7 @@ struct alignas(sizeof(T) * N) Pack {
 };
 template <int N, class T>
 SIMT_DEVICE Pack<T, N> load_pack(const T* p) {
-  return *reinterpret_cast<const Pack<T, N>*>(p);
+  return load_whole(reinterpret_cast<const Pack<T, N>*>(p));
 }
 template <int N, class T>
 SIMT_DEVICE void store_pack(T* p, const Pack<T, N>& pack) {

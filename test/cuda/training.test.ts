@@ -1,0 +1,99 @@
+import assert from "node:assert/strict";
+import path from "node:path";
+import { test } from "node:test";
+import { pathToFileURL } from "node:url";
+import type { RecipeInput } from "#src/config/schema.js";
+import type { DeviceName } from "#src/native/index.js";
+import { TEST_DEVICES } from "../ops/harness/devices.js";
+import { root } from "../support/paths.js";
+import {
+  type MetricRecord,
+  runRecipe,
+  temporaryFolder,
+  trajectory,
+  weightBytes,
+  withoutTimes,
+} from "../train/support.js";
+
+// Whole training steps on the CUDA device's kernels, against the CPU device. Head dim 64 takes the kernels for
+// tensor cores; grouped heads, shared prompts, two micro-batches and clipping are part of the recipe.
+const MODEL = {
+  name: "test",
+  hiddenSize: 128,
+  numLayers: 2,
+  numHeads: 2,
+  numKvHeads: 1,
+  intermediateSize: 192,
+  vocabSize: 211, // of the fixture's pairs
+  tied: false,
+};
+const STEPS = 20;
+
+/** How far from the CPU's a loss and a gradient norm may be: |a − b| ≤ relative·|b| + absolute. */
+const TOLERANCES = {
+  // Sums in another order, carried through twenty updates.
+  f32: { loss: [1e-4, 0], gradNorm: [1e-4, 0] },
+  // Activations are rounded to 8 bits, in other places where the devices cut their sums elsewhere.
+  bf16: { loss: [5e-2, 8e-3], gradNorm: [0.1, 0] },
+} as const;
+
+interface BenchModels {
+  writeModel(model: typeof MODEL, folder: string): void;
+}
+
+const devices = TEST_DEVICES.filter((name) => name !== "cpu");
+const skip =
+  devices.length > 0 ? false : "no device besides the CPU's is tested: npm run test:emulator";
+
+for (const device of skip === false ? devices : (["emulated"] as const)) {
+  for (const dtype of ["f32", "bf16"] as const) {
+    test(`${device}: ${STEPS} ${dtype} steps follow the CPU device, twice alike`, {
+      skip,
+    }, async (t) => {
+      const folder = temporaryFolder(t);
+      const { writeModel }: BenchModels = await import(
+        pathToFileURL(path.join(root, "bench/lib/model-files.mjs")).href
+      );
+      const modelNameOrPath = path.join(folder, "model");
+      writeModel(MODEL, modelNameOrPath);
+      const run = async (name: string, on: DeviceName) => {
+        const outputDir = path.join(folder, name);
+        const changes: Partial<RecipeInput> = {
+          modelNameOrPath,
+          bf16: dtype === "bf16",
+          maxSteps: STEPS,
+        };
+        return runRecipe({ ...trajectory(changes), outputDir }, { device: on, threads: 2 });
+      };
+      const expected = await run("cpu", "cpu");
+      const first = await run("first", device);
+      const second = await run("second", device);
+
+      const tolerance = TOLERANCES[dtype];
+      assert.equal(first.steps.length, STEPS);
+      for (const [i, got] of first.steps.entries()) {
+        const want = expected.steps[i] as MetricRecord;
+        near(`step ${i + 1}: loss`, got.loss!, want.loss!, tolerance.loss);
+        near(`step ${i + 1}: grad_norm`, got.grad_norm!, want.grad_norm!, tolerance.gradNorm);
+      }
+      const [begin, end] = [first.steps[0]!.loss!, first.steps[STEPS - 1]!.loss!];
+      assert.ok(end < begin, `nothing was learnt: the loss went from ${begin} to ${end}`);
+
+      assert.deepEqual(withoutTimes(second.records), withoutTimes(first.records));
+      assert.ok(weightBytes(second.outputDir).equals(weightBytes(first.outputDir)));
+    });
+  }
+}
+
+function near(
+  what: string,
+  actual: number,
+  expected: number,
+  [relative, absolute]: readonly [number, number],
+): void {
+  const error = Math.abs(actual - expected);
+  assert.ok(
+    error <= relative * Math.abs(expected) + absolute,
+    `${what} is ${actual}, the CPU device's ${expected}`,
+  );
+}
