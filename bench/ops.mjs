@@ -2,12 +2,13 @@
 // can do, measured in the same run.
 //
 //   npm run bench:ops -- [--model 135m|m15|tiny] [--dtype bf16|f32] [--threads n] [--only part-of-a-name] [--save]
+//                        [--device cpu|cuda]     with cuda also: --model 1b|8b
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "../scripts/quickstart/paths.mjs";
-import { commit, loadAverage, machine, machineSlug } from "./lib/machine.mjs";
-import { models, pairsPerStep } from "./lib/models.mjs";
+import { commit, cudaDetail, gpuSlug, loadAverage, machine, machineSlug } from "./lib/machine.mjs";
+import { gpuModels, models, pairsPerStep } from "./lib/models.mjs";
 import { makePairs } from "./lib/pairs.mjs";
 import { median } from "./lib/statistics.mjs";
 
@@ -19,14 +20,19 @@ function fail(message) {
 
 function readOptions() {
   const text = /** @type {const} */ ({ type: "string" });
-  const options = { model: text, dtype: text, threads: text, only: text };
+  const options = { model: text, dtype: text, threads: text, only: text, device: text };
   try {
     const { values } = parseArgs({
       options: { ...options, save: /** @type {const} */ ({ type: "boolean" }) },
     });
-    const shape = models[values.model ?? "135m"];
+    const { device = "cpu" } = values;
+    if (device !== "cpu" && device !== "cuda") {
+      return fail(`--device: expected cpu or cuda, received ${device}`);
+    }
+    const known = device === "cuda" ? { ...models, ...gpuModels } : models;
+    const shape = known[values.model ?? "135m"];
     if (!shape) {
-      return fail(`--model: expected ${Object.keys(models).join(", ")}, received ${values.model}`);
+      return fail(`--model: expected ${Object.keys(known).join(", ")}, received ${values.model}`);
     }
     const { dtype = shape.dtype, only = "", save = false } = values;
     if (dtype !== "bf16" && dtype !== "f32") {
@@ -38,7 +44,7 @@ function readOptions() {
     }
     return {
       model: { ...shape, dtype: /** @type {"bf16" | "f32"} */ (dtype) },
-      ...{ threads, only, save },
+      ...{ device, threads, only, save },
     };
   } catch (error) {
     return fail(/** @type {Error} */ (error).message);
@@ -46,11 +52,11 @@ function readOptions() {
 }
 
 async function main() {
-  const { model, threads, only, save } = readOptions();
+  const { model, device: deviceName, threads, only, save } = readOptions();
   if (!existsSync(path.join(root, "dist", "native", "index.js"))) {
     fail("dist/native/index.js not found, expected the compiled package; run: npm run build");
   }
-  const { openDevice } = await import("../dist/native/index.js");
+  const { addonInfo, openDevice } = await import("../dist/native/index.js");
   const { opBenches } = await import("./lib/op-cases.mjs");
   const { createRoofs, timeBench } = await import("./lib/time-ops.mjs");
 
@@ -61,7 +67,7 @@ async function main() {
 
   const facts = { date: new Date().toISOString(), commit: commit(), machine: machine() };
   const load = loadAverage();
-  const device = openDevice("cpu", { threads });
+  const device = openDevice(deviceName, { threads });
   const footprints = benches.map(({ bytes }) => bytes);
   const roofs = createRoofs(device, model.dtype, footprints);
   await roofs.measure();
@@ -89,8 +95,11 @@ async function main() {
       ofRoof: Math.max(memorySeconds, computeSeconds) / best,
     };
   });
+  const gpu = deviceName === "cuda" ? cudaDetail(addonInfo()) : undefined;
+  const where =
+    gpu ?? `${threads} threads, ${facts.machine.cpu}${facts.machine.amx ? " with AMX" : ""}`;
   console.log(
-    `${model.title}, ${model.dtype}, ${threads} threads, ${facts.machine.cpu}${facts.machine.amx ? " with AMX" : ""}; ` +
+    `${model.title}, ${model.dtype}, ${where}; ` +
       `commit ${facts.commit}, load average ${load.toFixed(1)}.\n` +
       `GEMM peak ${(peak / 1e9).toFixed(0)} GFLOP/s, memory bandwidth ${(memory / 1e9).toFixed(1)} GB/s over 1 GiB.\n\n` +
       "| op | sizes | µs, median | µs, best | GB/s | GFLOP/s | roof | of roof |\n|---|---|---|---|---|---|---|---|",
@@ -103,8 +112,9 @@ async function main() {
     );
   }
   if (save) {
-    const file = `${facts.date.slice(0, 10)}-${facts.commit}-${machineSlug(facts.machine)}-ops-${model.name}.json`;
-    const setting = { model: model.name, dtype: model.dtype, threads };
+    const slug = gpu ? gpuSlug(gpu) : machineSlug(facts.machine);
+    const file = `${facts.date.slice(0, 10)}-${facts.commit}-${slug}-ops-${model.name}.json`;
+    const setting = { model: model.name, dtype: model.dtype, threads, device: gpu ?? "cpu" };
     const roof = { gemmFlops: peak, memoryBytesPerSecond: memory };
     const result = { format: 1, ...facts, load: [load, loadAverage()], setting, roof, ops: rows };
     mkdirSync(path.join(root, "bench", "results"), { recursive: true });

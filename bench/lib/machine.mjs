@@ -28,6 +28,19 @@ export function machineSlug(m) {
     .replace(/^-|-$/g, "");
 }
 
+/** The GPU with its driver and libraries, as `simper-native env` names it. @param {import("../../dist/native/index.js").AddonInfo} info */
+export function cudaDetail(info) {
+  return info.backends.find(({ name }) => name === "CUDA")?.detail ?? "unknown GPU";
+}
+
+/** `nvidia-h100-80gb-hbm3`, for a file name. @param {string} detail of {@link cudaDetail} */
+export function gpuSlug(detail) {
+  return (detail.split(",", 1)[0] ?? "")
+    .toLowerCase()
+    .replace(/[^a-z0-9]+/g, "-")
+    .replace(/^-|-$/g, "");
+}
+
 /** The commit of the working tree; "+" when sources differ from it. */
 export function commit() {
   const git = (/** @type {string[]} */ ...args) =>

@@ -88,6 +88,46 @@ export const models = {
   },
 };
 
+const gpuLengths = {
+  prompt: { mean: 400, least: 16, most: 1024 },
+  response: { mean: 300, least: 8, most: 1024 },
+  maxLength: 2048,
+  dtype: /** @type {const} */ ("bf16"),
+  peers: [],
+};
+
+/** What a GPU is for, beside 135m: shapes of Llama-3.2-1B and Llama-3-8B. @type {Readonly<Record<string, BenchModel>>} */
+export const gpuModels = {
+  "1b": {
+    ...gpuLengths,
+    name: "1b",
+    title: "Llama-3.2-1B shape",
+    hiddenSize: 2048,
+    numLayers: 16,
+    numHeads: 32,
+    numKvHeads: 8,
+    intermediateSize: 8192,
+    vocabSize: 128256,
+    tied: true,
+    batch: 8,
+    accumulation: 1,
+  },
+  "8b": {
+    ...gpuLengths,
+    name: "8b",
+    title: "Llama-3-8B shape",
+    hiddenSize: 4096,
+    numLayers: 32,
+    numHeads: 32,
+    numKvHeads: 8,
+    intermediateSize: 14336,
+    vocabSize: 128256,
+    tied: false,
+    batch: 8,
+    accumulation: 1,
+  },
+};
+
 /** Ids with a meaning; all others are random. */
 export const special = { pad: 0, bos: 1, eos: 2, firstFree: 3 };
 

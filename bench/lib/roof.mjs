@@ -20,6 +20,7 @@ const BYTES = { f32: 4, bf16: 2 };
 export async function timeOp(stream, enqueue, { least = 5, budget = 0.2 } = {}) {
   enqueue();
   await stream.done();
+  stream.profiling(true); // a GPU has times only when asked for them
   stream.takeProfile();
   /** @type {number[]} */
   const seconds = [];
@@ -30,8 +31,12 @@ export async function timeOp(stream, enqueue, { least = 5, budget = 0.2 } = {}) 
     seconds.push(stream.takeProfile().reduce((sum, op) => sum + op.seconds, 0));
     if (seconds.length >= 1000) break;
   }
+  stream.profiling(false);
   return seconds;
 }
+
+/** Random elements that a tensor's contents repeat, so that gigabytes are filled at memcpy's speed. */
+const PATTERN = (1 << 20) + 13;
 
 /**
  * Small pseudo-random numbers everywhere: zeros would multiply faster than data does.
@@ -45,19 +50,21 @@ export function fillRandom(stream, tensor) {
     state ^= state << 5;
     return state;
   };
-  if (tensor.dtype === "f32") {
-    stream.write(
-      tensor,
-      Float32Array.from({ length: tensor.size }, () => next() / 2 ** 31),
-    );
-  } else {
-    // Sign, an exponent of -1 to -4, seven bits of fraction: ±0.0625 to ±1.
-    const bits = Uint16Array.from({ length: tensor.size }, () => {
-      const r = next();
-      return ((r & 1) << 15) | ((0x7b + ((r >>> 1) & 3)) << 7) | ((r >>> 8) & 0x7f);
-    });
-    stream.write(tensor, bits);
+  const length = Math.min(tensor.size, PATTERN);
+  const whole =
+    tensor.dtype === "f32" ? new Float32Array(tensor.size) : new Uint16Array(tensor.size);
+  for (let i = 0; i < length; i++) {
+    const r = next();
+    // bf16: sign, an exponent of -1 to -4, seven bits of fraction: ±0.0625 to ±1.
+    whole[i] =
+      tensor.dtype === "f32"
+        ? r / 2 ** 31
+        : ((r & 1) << 15) | ((0x7b + ((r >>> 1) & 3)) << 7) | ((r >>> 8) & 0x7f);
   }
+  for (let done = length; done < whole.length; done *= 2) {
+    whole.copyWithin(done, 0, Math.min(done, whole.length - done));
+  }
+  stream.write(tensor, whole);
 }
 
 /**
@@ -107,7 +114,8 @@ function operandShapes(form, m, n, k) {
  * @param {Device} device @param {DType} dtype
  */
 export async function gemmPeak(device, dtype) {
-  const sizes = dtype === "bf16" ? [1024, 2048, 3072] : [1024, 1536];
+  const large = device.name === "cuda" ? [4096, 8192] : undefined;
+  const sizes = large ?? (dtype === "bf16" ? [1024, 2048, 3072] : [1024, 1536]);
   const list = sizes.map((size) => ({
     ...{ op: /** @type {const} */ ("matmul"), form: /** @type {const} */ ("nn"), count: 1 },
     ...{ m: size, n: size, k: size, input: dtype, output: dtype },

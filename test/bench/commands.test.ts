@@ -4,7 +4,7 @@ import path from "node:path";
 import { test } from "node:test";
 import { root } from "../support/paths.js";
 
-function bench(script: "cpu" | "ops", ...args: string[]) {
+function bench(script: "cpu" | "ops" | "gpu", ...args: string[]) {
   const file = path.join(root, "bench", `${script}.mjs`);
   const { status, stdout, stderr } = spawnSync(process.execPath, [file, ...args], {
     encoding: "utf8",
@@ -33,6 +33,18 @@ test("bench:ops reports the ops that were asked for", () => {
   assert.deepEqual(ops, ["swiglu_forward", "swiglu_backward"], stdout);
 });
 
+test("bench:gpu walks a model and holds it against its ceiling", () => {
+  const { status, stdout, stderr } = bench(
+    ...(["gpu", "--device", "cpu", "--model", "tiny", "--steps", "1", "--pairs", "4"] as const),
+  );
+  assert.equal(status, 0, stderr);
+  const row = /^\| a model of 160k parameters \| 2 of 2 \| no \| 4 \| (.+)% \|$/m.exec(stdout)?.[1];
+  assert.ok(row, stdout);
+  const [tokens, ms, rate, , , ceiling, share] = row.split(" | ").map(Number);
+  assert.ok(Math.abs(rate! / ((1e3 * tokens!) / ms!) - 1) < 0.02, stdout);
+  assert.ok(Math.abs(share! - (100 * rate!) / ceiling!) <= 1, stdout);
+});
+
 test("bench: a wrong option is one line and exit code 2", () => {
   const cases: [Parameters<typeof bench>, RegExp][] = [
     [["cpu", "--model", "7b"], /^bench:cpu: --model: expected 135m, m15, tiny, received 7b\n$/],
@@ -51,6 +63,16 @@ test("bench: a wrong option is one line and exit code 2", () => {
     ],
     [["cpu", "--no-such"], /^bench:cpu: Unknown option '--no-such'[\s\S]*--model 135m\|m15\|tiny/],
     [["ops", "--model", "7b"], /^bench:ops: --model: expected 135m, m15, tiny, received 7b\n$/],
+    [["ops", "--model", "8b"], /^bench:ops: --model: expected 135m, m15, tiny, received 8b\n$/],
+    [["ops", "--device", "tpu"], /^bench:ops: --device: expected cpu or cuda, received tpu\n$/],
+    [
+      ["gpu", "--model", "70b"],
+      /^bench:gpu: --model: expected 135m, m15, tiny, 1b, 8b, received 70b\n$/,
+    ],
+    [
+      ["gpu", "--steps", "0"],
+      /^bench:gpu: --steps: expected a whole number from 1 on, received 0\n$/,
+    ],
     [["ops", "--dtype", "f16"], /^bench:ops: --dtype: expected bf16 or f32, received f16\n$/],
     [["ops", "--threads", "0"], /^bench:ops: --threads: expected a whole number from 1 on, rec/],
     [["ops", "--only", "nothing"], /^bench:ops: --only: expected part of an op's name, received n/],
