@@ -101,6 +101,9 @@ constexpr size_t kStackBytes = 256 << 10;
 constexpr size_t kStackBytes = 64 << 10;
 #endif
 
+// What the launching thread did before a block, that block's threads see.
+[[maybe_unused]] char block_begins;
+
 size_t page() {
   static const auto bytes = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   return bytes;
@@ -132,6 +135,7 @@ void fiber_entered() {
 #if defined(SIMPER_ASAN)
   __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
 #endif
+  happens_after(&block_begins);
 }
 
 void adopt_thread([[maybe_unused]] Fiber& fiber) {
@@ -151,59 +155,62 @@ void adopt_thread([[maybe_unused]] Fiber& fiber) {
 FiberPool::FiberPool(void (*entry)()) : entry_(entry) {}
 
 FiberPool::~FiberPool() {
-  unmap();
+  discard();
 }
 
-void FiberPool::map(unsigned count) {
+void FiberPool::map(Set& set, unsigned count) {
   const size_t each = kStackBytes + page();  // the lowest page of each stays out of reach
   void* memory = mmap(nullptr, count * each, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
     throw MemoryError("no memory for the stacks of " + std::to_string(count) + " CUDA threads");
-  memory_ = static_cast<char*>(memory);
-  bytes_ = count * each;
-  fibers_.assign(count, Fiber());
-  free_.reserve(count);
+  set.memory = static_cast<char*>(memory);
+  set.bytes = count * each;
+  set.fibers.assign(count, Fiber());
   for (unsigned i = 0; i < count; ++i) {
-    fibers_[i].stack = memory_ + i * each + page();
+    Fiber& fiber = set.fibers[i];
+    fiber.stack = set.memory + i * each + page();
     // Tops at different places of a page: the cache holds only so many lines at one.
-    fibers_[i].stack_bytes = kStackBytes - i % 64 * 64;
+    fiber.stack_bytes = kStackBytes - i % 64 * 64;
 #if defined(SIMPER_TSAN)
-    fibers_[i].tsan = __tsan_create_fiber(0);  // here, in the launching thread, which they follow
+    fiber.tsan = __tsan_create_fiber(0);
 #else
-    mprotect(memory_ + i * each, page(), PROT_NONE);
+    mprotect(set.memory + i * each, page(), PROT_NONE);
 #endif
   }
 }
 
-void FiberPool::unmap() {
+void FiberPool::unmap(Set& set) {
 #if defined(SIMPER_TSAN)
-  for (Fiber& fiber : fibers_) __tsan_destroy_fiber(fiber.tsan);
+  for (Fiber& fiber : set.fibers) __tsan_destroy_fiber(fiber.tsan);
 #endif
-  if (memory_) munmap(memory_, bytes_);
-  memory_ = nullptr;
-  fibers_.clear();
+  if (set.memory) munmap(set.memory, set.bytes);
+  set = Set();
 }
 
 void FiberPool::reset(unsigned count) {
-#if defined(SIMPER_TSAN)
-  const bool fresh = true;
-#else
-  const bool fresh = count > fibers_.size();
-#endif
-  if (fresh) {
-    unmap();
-    map(count);
+  happens_before(&block_begins);
+  current_ = (current_ + 1) % kSets;
+  Set& set = sets_[current_];
+  if (count > set.fibers.size()) {
+    unmap(set);
+    map(set, count);
+    free_.reserve(count);
   }
   free_.clear();
-  for (size_t i = fibers_.size(); i > 0; --i) free_.push_back(&fibers_[i - 1]);
+  for (size_t i = set.fibers.size(); i > 0; --i) free_.push_back(&set.fibers[i - 1]);
+}
+
+void FiberPool::discard() {
+  for (Set& set : sets_) unmap(set);
+  free_.clear();
 }
 
 Fiber* FiberPool::take() {
   Fiber* fiber = free_.back();
   free_.pop_back();
 #if defined(SIMPER_ASAN)
-  // A launch that failed left its frames as they were.
+  // Its last switch left frames behind.
   __asan_unpoison_memory_region(fiber->stack, fiber->stack_bytes);
 #endif
   prepare(*fiber, entry_);

@@ -113,6 +113,7 @@ void Scheduler::run(const Launch& launch) {
   }
   shared_.end_launch();
   happens_after(&all_ended_);
+  if (!error_.empty()) fibers_.discard();
   if (!error_.empty()) throw DeviceError(std::exchange(error_, {}));
 }
 
