@@ -4,29 +4,14 @@
 
 #include "core/error.h"
 #include "core/worker_stream.h"
-#include "cpu/context.h"
 #include "cuda/fault_text.h"
+#include "emulator/emulated_context.h"
 #include "emulator/runtime.h"
 #include "ops/ops.h"
 
 namespace simper {
 namespace emulator {
 namespace {
-
-struct EmulatedContext final : cuda::CudaContext {
-  cpu::CpuContext cpu;  // of the matrix products
-};
-
-cpu::CpuContext& cpu_of(Context& context) {
-  return static_cast<EmulatedContext&>(context).cpu;
-}
-
-void matmul(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form) {
-  cpu::matmul(cpu_of(context), c, a, b, form);
-}
-void matmul_add(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form) {
-  cpu::matmul_add(cpu_of(context), c, a, b, form);
-}
 
 class EmulatedHooks final : public StreamHooks {
  public:
@@ -60,16 +45,11 @@ class EmulatedDevice final : public Device {
   explicit EmulatedDevice(int threads) : threads_(threads), cpu_(open_cpu_device(threads)) {}
   const char* name() const override { return "emulated"; }
   const OpTable& ops() const override {
-    static const OpTable table = [] {
-      OpTable kernels = {
+    static const OpTable table = {
 #define OP(name, ...) cuda::name,
 #include "ops/ops.def"
 #undef OP
-      };
-      kernels.matmul = matmul;
-      kernels.matmul_add = matmul_add;
-      return kernels;
-    }();
+    };
     return table;
   }
   std::shared_ptr<Storage> allocate(int64_t bytes) override {

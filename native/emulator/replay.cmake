@@ -9,7 +9,7 @@ function(add_replay name runtime_flags flags)
   add_executable(${name} EXCLUDE_FROM_ALL
     native/core/worker_stream.cc
     native/emulator/device.cc
-    native/emulator/missing.cc
+    native/emulator/matmul.cc
     native/emulator/replay.cc
     native/emulator/replay_file.cc
     native/emulator/replay_judge.cc

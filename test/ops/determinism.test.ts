@@ -21,13 +21,18 @@ async function bitsOf(rig: Rig, opCase: OpCase, values: Values): Promise<Map<str
   return bytes;
 }
 
+/** The emulated device takes seconds for the largest cases; they differ from these in their size alone. */
+function fits(deviceName: string, { bytes, flops }: OpCase): boolean {
+  return deviceName !== "emulated" || (bytes <= 1e6 && flops <= 1e7);
+}
+
 for (const deviceName of TEST_DEVICES) {
   for (const op of new Set(allCases.map((opCase) => opCase.op))) {
     const threadCounts = THREAD_DEPENDENT.has(op) ? [2] : [1, 2, 3];
     test(`${deviceName}: ${op} gives equal bits in two runs on ${threadCounts} threads`, async () => {
-      const rigs = threadCounts.map((threads) => openRig(deviceName, threads));
+      const rigs = threadCounts.map((threads, i) => openRig(deviceName, threads, i + 1));
       const failures: string[] = [];
-      for (const opCase of allCases.filter((other) => other.op === op)) {
+      for (const opCase of allCases.filter((other) => other.op === op && fits(deviceName, other))) {
         const values = drawValues(opCase);
         const first = await bitsOf(rigs[0]!, opCase, values);
         for (const [i, rig] of rigs.entries()) {

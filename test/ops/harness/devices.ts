@@ -9,9 +9,21 @@ export interface Rig extends Disposable {
   readonly stream: Stream;
 }
 
-export function openRig(name: DeviceName = "cpu", threads = 2): Rig {
+/**
+ * @param seed which thread of a block runs when, on the emulated device: drawn by lots. Default: as the environment says.
+ */
+export function openRig(name: DeviceName = "cpu", threads = 2, seed?: number): Rig {
   const device = openDevice(name, { threads });
+  const before = { ...process.env };
+  if (seed !== undefined) {
+    process.env.SIMPER_EMULATOR_POLICY = "random"; // read by the addon when the stream opens
+    process.env.SIMPER_EMULATOR_SEED = String(seed);
+  }
   const stream = device.stream();
+  for (const name of ["SIMPER_EMULATOR_POLICY", "SIMPER_EMULATOR_SEED"]) {
+    if (before[name] === undefined) delete process.env[name];
+    else process.env[name] = before[name];
+  }
   return {
     device,
     stream,
