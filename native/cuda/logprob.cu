@@ -171,7 +171,6 @@ void logprob_backward(Context& context, Tensor d_logits, Tensor logits, Tensor l
   const IndexCheck check = cuda.check_indices("logprob_backward", "labels", labels, -1, V);
   with_dtype(d_logits.dtype, [&]<class T>(T*) {
     const bool wide = moves_16(logits) && moves(d_logits, 4 * sizeof(T));
-    const bool narrows = d_logits.data == logits.data && sizeof(T) < sizeof(float);
     with_width<4>(wide, [&]<int N>(Width<N>) {
       const auto launch = [&]<bool kNarrows>(std::bool_constant<kNarrows>) {
         const simt::Grid grid{static_cast<unsigned>(logits.rows())};
@@ -180,7 +179,10 @@ void logprob_backward(Context& context, Tensor d_logits, Tensor logits, Tensor l
             lse.row<const float>(0), labels.row<const int32_t>(0), coefficient.row<const float>(0),
             V, check);
       };
-      narrows ? launch(std::true_type{}) : launch(std::false_type{});
+      if constexpr (sizeof(T) < sizeof(float)) {
+        if (d_logits.data == logits.data) return launch(std::true_type{});
+      }
+      launch(std::false_type{});
     });
   });
 }
