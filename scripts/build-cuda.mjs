@@ -55,8 +55,8 @@ if (spilled.length > 0) process.exit(1);
 /** Runs scripts/build.mjs; its lines are shown without nvcc's reports, and kept with them. */
 function build() {
   const script = path.join(root, "scripts/build.mjs");
-  const env = { ...process.env, SIMPER_CMAKE_OPTION_SIMPER_CUDA: "ON" };
-  const child = spawn(process.execPath, [script, "--out", out, "--verbose"], { cwd: root, env });
+  const args = [script, "--cuda", "--out", out, "--verbose"];
+  const child = spawn(process.execPath, args, { cwd: root });
   return new Promise((resolve, reject) => {
     let text = "";
     for (const stream of [child.stdout, child.stderr]) {

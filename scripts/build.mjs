@@ -9,12 +9,13 @@ import path from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { linkCommand } from "./link-command.mjs";
-import { missingTools, nvccOffPath } from "./toolchain.mjs";
+import { findNvcc, missingTools, nvccOffPath } from "./toolchain.mjs";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
-const USAGE = `Usage: node scripts/build.mjs [--debug] [--clean] [--out DIR] [--verbose]
+const USAGE = `Usage: node scripts/build.mjs [--cuda] [--debug] [--clean] [--out DIR] [--verbose]
 
+  --cuda     with the CUDA device; later builds into the same folder keep it
   --debug    build with debug information and without optimisation
   --clean    remove the build folder first
   --out DIR  build folder (default: build)
@@ -24,6 +25,7 @@ SIMPER_CMAKE_OPTION_<NAME>=<value> passes -D<NAME>=<value> to CMake, CXX chooses
 
 const { values } = parseArgs({
   options: {
+    cuda: { type: "boolean", default: false },
     debug: { type: "boolean", default: false },
     clean: { type: "boolean", default: false },
     verbose: { type: "boolean", default: false },
@@ -48,6 +50,11 @@ const binary = path.join(out, values.debug ? "Debug" : "Release", "simper_native
 
 linkCommand(root);
 const missing = missingTools(process.env);
+if (values.cuda && findNvcc(process.env) === undefined) {
+  missing.push(
+    "nvcc is missing on PATH, in CUDA_PATH, CUDA_HOME and /usr/local/cuda. Install the CUDA toolkit: https://developer.nvidia.com/cuda-downloads",
+  );
+}
 for (const line of missing) console.error(`simper-native: ${line}`);
 if (missing.length > 0) process.exit(1);
 
@@ -98,6 +105,7 @@ function compile() {
     String(os.availableParallelism()),
   ];
   if (values.debug) args.push("-D");
+  if (values.cuda) args.push("--CDSIMPER_CUDA=ON");
   for (const [name, value] of Object.entries(process.env)) {
     const option = /^SIMPER_CMAKE_OPTION_(.+)$/.exec(name)?.[1];
     if (option !== undefined) args.push(`--CD${option}=${value}`);

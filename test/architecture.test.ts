@@ -153,10 +153,8 @@ test("architecture: folders of native/ include downwards only", () => {
 
 test("architecture: every native source is in CMakeLists.txt, and nothing else is", () => {
   const lists = ["CMakeLists.txt", ...filesBelow("native", /\.cmake$/)].map(read).join("\n");
-  const listed = [...lists.matchAll(/native\/[\w/]+\.cc\b/g)].map(
-    ([file]) => file,
-  );
-  assert.deepEqual([...new Set(listed)].sort(), filesBelow("native", /\.cc$/));
+  const listed = [...lists.matchAll(/native\/[\w/]+\.(?:cc|cu)\b/g)].map(([file]) => file);
+  assert.deepEqual([...new Set(listed)].sort(), filesBelow("native", /\.(cc|cu)$/));
 });
 
 test("architecture: an op is one file on the device and one file of cases", () => {

@@ -7,7 +7,8 @@
 namespace simper {
 
 CudaInfo cuda_info() {
-  std::string detail = "not part of this build; build it with: npm run build:cuda (needs nvcc)";
+  std::string detail =
+      "not part of this build; build it with: npx simper-native build --cuda (needs nvcc)";
   void* driver = dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL);
   if (!driver) detail += "; no NVIDIA driver (libcuda.so.1 not found) on this machine";
   if (driver) dlclose(driver);

@@ -7,6 +7,7 @@ import { isVerbose } from "./shared.js";
 export function buildCommand(): Command {
   return new Command("build")
     .description("Build the native addon into build/Release; only what has changed is compiled.")
+    .option("--cuda", "with the CUDA device, for NVIDIA GPUs; needs nvcc")
     .option("--debug", "with debug information, into build/Debug")
     .option("--clean", "remove the build folder first")
     .option("--out <dir>", "build folder, below the package")
@@ -18,8 +19,9 @@ SIMPER_CMAKE_OPTION_<NAME>=<value> passes -D<NAME>=<value> to CMake.
 Example:
   SIMPER_CMAKE_OPTION_SIMPER_MARCH=x86-64-v3 simper-native build --clean`,
     )
-    .action((options: { debug?: true; clean?: true; out?: string }) => {
+    .action((options: { cuda?: true; debug?: true; clean?: true; out?: string }) => {
       const args = [fileURLToPath(new URL("../../scripts/build.mjs", import.meta.url))];
+      if (options.cuda) args.push("--cuda");
       if (options.debug) args.push("--debug");
       if (options.clean) args.push("--clean");
       if (options.out !== undefined) args.push("--out", options.out);

@@ -184,3 +184,12 @@ test("binding.gyp depends on every native source", () => {
   for (const file of ["native/ops/ops.def", "native/addon/addon.cc", "native/core/tensor.h"])
     assert.ok(listed.includes(file), file);
 });
+
+test("build --cuda: a machine without nvcc is told so before anything is compiled", () => {
+  const { status, lines } = build({ ...process.env, CUDACXX: "/nonexistent/nvcc" }, ["--cuda"]);
+  assert.equal(status, 1);
+  assert.ok(
+    lines.some((line) => line.startsWith("simper-native: nvcc is missing on PATH, in CUDA_PATH,")),
+    lines.join("\n"),
+  );
+});
