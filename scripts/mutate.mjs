@@ -113,7 +113,9 @@ if (values.list) {
 const scratch = mkdtempSync(path.join(os.tmpdir(), "simper-mutate-"));
 process.on("exit", () => rmSync(scratch, { recursive: true, force: true }));
 prepare();
-const commands = JSON.parse(readFileSync(path.join(build, "compile_commands.json"), "utf8"));
+const commands = JSON.parse(readFileSync(path.join(build, "compile_commands.json"), "utf8")).map(
+  (entry) => ({ ...entry, output: / -o (\S+)/.exec(entry.command)[1] }),
+);
 /** The tree that was compiled: its `native` folder. */
 const native = commands
   .find(({ file }) => file.endsWith("/native/ops/contracts.cc"))
@@ -269,12 +271,12 @@ function compile(runner, changed) {
     .map((entry) => ({ ...entry, object: path.resolve(entry.directory, entry.output) }))
     .filter(
       ({ output }) =>
-        output.includes(`/${runner}.dir/`) ||
-        output.includes(`/${runner}_runtime.dir/`) ||
-        output.includes("/simper_native.dir/native/cpu/"),
+        output.includes(`${runner}.dir/`) ||
+        output.includes(`${runner}_runtime.dir/`) ||
+        output.includes("simper_native.dir/native/cpu/"),
     )
     .map(({ command, file, output, object }) => {
-      if (!output.includes(`/${runner}.dir/`) || !includes(file, changed)) return object;
+      if (!output.includes(`${runner}.dir/`) || !includes(file, changed)) return object;
       const mutant = path.join(folder, `${path.basename(file)}.o`);
       const line = command
         .replaceAll(native, path.join(scratch, "native"))

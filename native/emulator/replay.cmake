@@ -1,7 +1,9 @@
 # simper_replay, the runner of op cases (replay.cc), plain and with sanitizers: for scripts/sanitize-cuda.sh and
 # scripts/mutate.mjs, built only when asked for. What is not a kernel of ours is taken from the addon, without
 # instrumentation: the CPU device, whose oneDNN and OpenMP the race detector does not know.
-set(CMAKE_EXPORT_COMPILE_COMMANDS ON)  # mutate.mjs compiles single kernels as this build does
+# mutate.mjs compiles single kernels as this build does, and links them with what else it has.
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set_target_properties(simper_native PROPERTIES EXPORT_COMPILE_COMMANDS ON)
 
 function(add_replay name runtime_flags flags)
   # The runtime tells the race detector about fibers and must not be seen by it.
