@@ -6,6 +6,7 @@ import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
 import { MemoryError } from "#src/errors.js";
 import { readModelShape } from "#src/model/index.js";
+import { Device } from "#src/native/index.js";
 import { loadExamples } from "#src/train/examples.js";
 import { planRun, type RunPlan } from "#src/train/plan.js";
 import {
@@ -140,4 +141,20 @@ test("a device with memory of its own has to hold all but the lines of the proce
     return true;
   });
   await assert.rejects(plan({}, 1e6, 8e9), /85% of this machine's 0\.00 GB may be used.*Node\.js/);
+});
+
+test("memory that is gone when it is taken: the error names the plan's largest lines", async (t) => {
+  t.mock.method(Device.prototype, "arena", () => {
+    throw new MemoryError("cannot allocate 9 bytes on the cuda device: 5 of 8 are free");
+  });
+  const outputDir = path.join(temporaryFolder(t), "run");
+  await assert.rejects(runRecipe({ ...trajectory({}), outputDir }), (error: unknown) => {
+    assert.ok(error instanceof MemoryError);
+    assert.match(
+      error.message,
+      /^cannot allocate 9 bytes on the cuda device: 5 of 8 are free; largest of the plan: .+ 0\.\d+ GB, /,
+    );
+    assert.equal(error.hint, "try a smaller max_tokens_per_micro_batch");
+    return true;
+  });
 });
