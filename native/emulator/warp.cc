@@ -38,15 +38,18 @@ void load_matrix(Exchange* const (&lanes)[32], bool transposed) {
   }
 }
 
-// A matrix is read in one pass when its 8 rows of 16 bytes fall into different groups of 4 banks.
+// A matrix is read in one pass when its 8 rows of 16 bytes fall into different groups of 4 banks,
+// or are the same row.
 int64_t bank_conflicts(Exchange* const (&lanes)[32]) {
   int64_t extra = 0;
   for (int m = 0; m < 4; ++m) {
-    uint32_t groups = 0;
+    const void* first[8] = {};  // row that a group of banks is read for
     for (int r = 0; r < 8; ++r) {
-      groups |= 1u << (reinterpret_cast<uintptr_t>(lanes[8 * m + r]->shared) / 16 % 8);
+      const void* row = lanes[8 * m + r]->shared;
+      const void*& known = first[reinterpret_cast<uintptr_t>(row) / 16 % 8];
+      if (known == nullptr) known = row;
+      extra += known != row;
     }
-    extra += 8 - std::popcount(groups);
   }
   return extra;
 }
