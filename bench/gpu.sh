@@ -35,15 +35,15 @@ pack() {
   rm -rf "$bring" && mkdir -p "$bring"/{bin,lib,include,node_modules/@huggingface} || return 1
   cp -L "$node" "$bring/bin/node"
   for name in @huggingface/jinja @huggingface/tokenizers commander js-yaml zod node-addon-api node-api-headers; do
-    cp -r "node_modules/$name" "$bring/node_modules/$name"
+    cp -rL "node_modules/$name" "$bring/node_modules/$name" || return 1
   done
-  cp -r dist dist-test "$bring/"
+  cp -rL dist dist-test "$bring/"
   cp -rL /usr/include/oneapi "$bring/include/"
-  for name in libdnnl.so.2 libdnnl.so.3 libOpenCL.so.1 libgomp.so.1; do
+  for name in libdnnl.so.2 libdnnl.so.3 libOpenCL.so.1; do
     library=$(ldconfig -p | awk -v name="$name" '$1 == name { print $NF; exit }')
     [ -z "$library" ] || cp -L "$library" "$bring/lib/$name"
   done
-  tar -C "$root/build" -cf - bring | xz -T0 -6 > build/bring.tar.xz
+  tar -C "$root/build" -cf - bring | xz -T0 -3 > build/bring.tar.xz
   du -h build/bring.tar.xz
 }
 
@@ -197,7 +197,6 @@ if [ -z "$node" ] || [ ! -f dist/cli.js ]; then
   failed+=("Node.js is missing")
   finish
 fi
-export PATH="$(dirname "$node"):$PATH"
 step environment "$node" dist/cli.js env
 quote environment
 export SIMPER_TEST_DEVICES=cuda
