@@ -78,6 +78,8 @@ export const embeddingBackward: readonly OpCase[] = [...SHAPES, ...LARGE].map(
       reference: (v) => ({
         dWeight: add(v.array("dWeight"), backward(v.matrix("dy"), tokens, V)),
       }),
+      // A single sum may come out near zero: its error is measured against its terms.
+      ...(V * C === 1 ? { tolerance: { dWeight: { absolute: 1e-6 * (T + 1) } } } : {}),
       ...(dtype === "f32" && T === 33 && C === 17
         ? {
             gradient: {
