@@ -155,7 +155,8 @@ SIMT_DEVICE void make_plan(const Planning& a, int* sums, int32_t* costs) {
     }
     plan.segments[s] = valid ? segment : Segment{};
   }
-  simt::barrier();
+  // No barrier: a thread lists the query tiles of the segments it has loaded itself. The key tiles,
+  // which look at all segments, come after the barriers of that list.
   const int32_t queries = list_tiles(
       plan, sums, [&](const Segment& s, int place) { return query_tiles_of(a, s, place); });
   const int32_t query_count = queries < plan.query_limit ? queries : plan.query_limit;
