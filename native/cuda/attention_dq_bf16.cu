@@ -97,9 +97,9 @@ dq_kernel(Backward<bf16> a) {
     simt::copy_async_wait<0>();
     simt::barrier();  // k and v have landed for everybody, and nobody reads the last k any more
     if (t + 1 < keys.tiles) {
-      copy_tile<D, kKeys>(
-          k + (t + 1) % 2 * kKeys * D, a.qkv, a.heads.k(kv), keys.begin(t + 1),
-          keys.end(t + 1));  // one group with v, below: both are waited for together
+      // One group with v, below: both are waited for together.
+      copy_tile<D, kKeys>(k + (t + 1) % 2 * kKeys * D, a.qkv, a.heads.k(kv), keys.begin(t + 1),
+                          keys.end(t + 1));
     }
     float s[1][kKeys / 8][4], dp[1][kKeys / 8][4];
     clear(s);
