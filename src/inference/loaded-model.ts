@@ -25,7 +25,7 @@ export class LoadedModel implements ModelSource {
   readonly #tokenizer: Tokenizer;
   readonly #template: ChatTemplate;
 
-  /** Use {@link loadModel}. */
+  /** @internal {@link loadModel} makes one. */
   constructor(
     source: ModelSource,
     tokenizer: Tokenizer,
