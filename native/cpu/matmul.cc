@@ -1,6 +1,7 @@
 // Linear layers by oneDNN, the only file that knows it. c = a · b or c += a · b in three forms; the
-// matrices are plain row-major views, and the transposed operand is described by its strides, never
-// copied.
+// matrices are plain row-major views, and the transposed operand is described by its strides. Where
+// it pays, a product is cut into several calls (`rows_per_call`, `depth_per_call`) and a weight is
+// first brought into the kernel's own layout (`pays_to_block`).
 //
 // Primitives are cached per shape (creating one costs about a millisecond), so callers bucket their
 // row counts. Scratch memory is ours (oneDNN's "user" mode): it grows to the largest need once and
@@ -34,6 +35,7 @@ struct Shape {
   int64_t a_row, a_column, b_row, b_column, c_row;
   DType in, out;
   bool accumulate;
+  bool block_b;  // b is reordered into the layout that the kernel likes best
 
   bool operator==(const Shape&) const = default;
 };
@@ -41,18 +43,23 @@ struct Shape {
 struct ShapeHash {
   std::size_t operator()(const Shape& s) const {
     std::size_t hash = 1469598103934665603ull;  // FNV-1a over the fields
-    for (int64_t field :
-         {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.b_column, s.c_row,
-          static_cast<int64_t>(s.in), static_cast<int64_t>(s.out), int64_t{s.accumulate}}) {
+    for (int64_t field : {s.m, s.n, s.k, s.a_row, s.a_column, s.b_row, s.b_column, s.c_row,
+                          static_cast<int64_t>(s.in), static_cast<int64_t>(s.out),
+                          int64_t{s.accumulate}, int64_t{s.block_b}}) {
       hash = (hash ^ static_cast<std::size_t>(field)) * 1099511628211ull;
     }
     return hash;
   }
 };
 
+memory::desc plain_b(const Shape& s) {
+  return memory::desc({s.k, s.n}, dnnl_type(s.in), memory::dims{s.b_row, s.b_column});
+}
+
 dnnl::matmul::primitive_desc describe(const Shape& s, const dnnl::engine& engine) {
   const memory::desc a({s.m, s.k}, dnnl_type(s.in), memory::dims{s.a_row, s.a_column});
-  const memory::desc b({s.k, s.n}, dnnl_type(s.in), memory::dims{s.b_row, s.b_column});
+  const memory::desc b =
+      s.block_b ? memory::desc({s.k, s.n}, dnnl_type(s.in), memory::format_tag::any) : plain_b(s);
   const memory::desc c({s.m, s.n}, dnnl_type(s.out), memory::dims{s.c_row, 1});
   dnnl::primitive_attr attr;
   attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
@@ -115,7 +122,7 @@ const MatmulProbe& probe_matmul() {
         std::to_string(v->major) + "." + std::to_string(v->minor) + "." + std::to_string(v->patch)};
     try {
       const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
-      const Shape shape{256, 256, 256, 256, 1, 1, 256, 256, DType::bf16, DType::f32, false};
+      const Shape shape{256, 256, 256, 256, 1, 1, 256, 256, DType::bf16, DType::f32, false, false};
       const std::string kernel = describe(shape, engine).impl_info_str();
       if (is_bf16_kernel(kernel)) {
         result.bf16 = true;
@@ -134,9 +141,14 @@ class MatmulEngine {
   void run(const Shape& shape, void* c, void* a, void* b) {
     Primitive& p = primitive(shape);
     p.a.set_data_handle(a);
+    if (p.reorder_b) {
+      p.plain_b.set_data_handle(b);
+      b = reserve(blocked_b_, p.b.get_desc().get_size());
+    }
     p.b.set_data_handle(b);
     p.c.set_data_handle(c);
     p.scratch.set_data_handle(reserve(scratch_, p.scratch_bytes));
+    if (p.reorder_b) p.reorder_b.execute(stream_, p.plain_b, p.b);
     p.matmul.execute(stream_, p.arguments);
     stream_.wait();
   }
@@ -154,7 +166,8 @@ class MatmulEngine {
  private:
   struct Primitive {
     dnnl::matmul matmul;
-    memory a, b, c, scratch;
+    dnnl::reorder reorder_b;  // empty where b is taken as it comes
+    memory a, b, c, scratch, plain_b;
     std::size_t scratch_bytes;
     std::unordered_map<int, memory> arguments;
   };
@@ -175,6 +188,10 @@ class MatmulEngine {
     p.c = memory(desc.dst_desc(), engine_, nullptr);
     p.scratch = memory(desc.scratchpad_desc(), engine_, nullptr);
     p.scratch_bytes = desc.scratchpad_desc().get_size();
+    if (desc.weights_desc() != plain_b(shape)) {
+      p.plain_b = memory(plain_b(shape), engine_, nullptr);
+      p.reorder_b = dnnl::reorder(p.plain_b, p.b);
+    }
     p.arguments = {{DNNL_ARG_SRC, p.a},
                    {DNNL_ARG_WEIGHTS, p.b},
                    {DNNL_ARG_DST, p.c},
@@ -197,7 +214,7 @@ class MatmulEngine {
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
   std::unordered_map<Shape, Primitive, ShapeHash> cache_;
-  Buffer scratch_, wide_[3];
+  Buffer scratch_, blocked_b_, wide_[3];
 };
 
 std::shared_ptr<MatmulEngine> make_matmul_engine() {
@@ -210,10 +227,32 @@ namespace {
 // 64 rows, whatever the divisor: 1888 = 32 x 59 takes blocks of 59 rows, which fill no tile, and
 // five times as long as 1856 = 29 x 64 (2.6.3; 269 against 1420 GFLOP/s). Multiples of 64 are safe;
 // the rows beyond go by themselves. f32 kernels have no such gaps.
-int64_t rows_per_call(int64_t m, DType in) {
-  constexpr int64_t kBlock = 64, kFew = 256;
-  if (in != DType::bf16 || m < kFew) return m;
-  return m / kBlock * kBlock;
+//
+// The gradient of an LM head has more rows than a cache has room for: in one call its transposed
+// operand is copied as a whole first; by parts of 8192 rows it takes two thirds of the time.
+int64_t rows_per_call(const Shape& s) {
+  constexpr int64_t kBlock = 64, kFew = 256, kMost = 8192;
+  if (s.in != DType::bf16 || s.m < kFew) return s.m;
+  if (s.a_column != 1 && s.m > kMost) return kMost;
+  return s.m / kBlock * kBlock;
+}
+
+// Columns of a that one call multiplies. Over an LM head's 49,152 the kernel reads b again and
+// again from memory; sums of 8192 added up in f32 take half of the time.
+int64_t depth_per_call(const Shape& s) {
+  constexpr int64_t kMost = 8192;
+  return s.in == DType::bf16 && s.a_column == 1 && s.k >= 2 * kMost ? kMost : s.k;
+}
+
+// Whether to reorder b for a call: a pass over k · n values against m of them saved a strided
+// read. It pays from some hundred rows on, for weights that stay in the cache until they are used.
+bool pays_to_block(const Shape& s) {
+  constexpr int64_t kRows = 512, kBytes = 16 << 20;
+  return s.in == DType::bf16 && s.a_column == 1 && s.m >= kRows && s.k * s.n * 2 <= kBytes;
+}
+
+void* element(Tensor x, int64_t index) {
+  return static_cast<char*>(x.data) + index * size_of(x.dtype);
 }
 
 void multiply(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form, bool accumulate) {
@@ -231,17 +270,26 @@ void multiply(Context& context, Tensor c, Tensor a, Tensor b, MatmulForm form, b
     b = engine.widen(context, b, 1, true);
     if (c.dtype == DType::bf16) c = engine.widen(context, c, 2, false);
   }
-  Shape shape{m, n, k, 0, 0, 0, 0, c.row_stride, a.dtype, c.dtype, accumulate};
+  Shape shape{m, n, k, 0, 0, 0, 0, 0, a.dtype, c.dtype, accumulate, false};
   shape.a_row = form == MatmulForm::tn ? 1 : a.row_stride;
   shape.a_column = form == MatmulForm::tn ? a.row_stride : 1;
   shape.b_row = form == MatmulForm::nt ? 1 : b.row_stride;
   shape.b_column = form == MatmulForm::nt ? b.row_stride : 1;
-  const int64_t rows = rows_per_call(m, a.dtype);
+  const int64_t rows = rows_per_call(shape), depth = depth_per_call(shape);
+  if (depth < k && c.dtype != DType::f32) c = engine.widen(context, c, 2, false);
+  shape.out = c.dtype;
+  shape.c_row = c.row_stride;
   try {
-    for (int64_t done = 0; done < m; done += shape.m) {
-      shape.m = std::min(rows, m - done);
-      engine.run(shape, static_cast<char*>(c.data) + done * shape.c_row * size_of(c.dtype),
-                 static_cast<char*>(a.data) + done * shape.a_row * size_of(a.dtype), b.data);
+    for (int64_t from = 0; from < k; from += shape.k) {
+      shape.k = std::min(depth, k - from);
+      shape.accumulate = accumulate || from > 0;
+      for (int64_t done = 0; done < m; done += shape.m) {
+        shape.m = std::min(rows, m - done);
+        shape.block_b = pays_to_block(shape);
+        engine.run(shape, element(c, done * shape.c_row),
+                   element(a, done * shape.a_row + from * shape.a_column),
+                   element(b, from * shape.b_row));
+      }
     }
   } catch (const dnnl::error& error) {
     throw DeviceError("matmul: oneDNN failed on " + std::to_string(m) + "x" + std::to_string(n) +

@@ -15,6 +15,9 @@ const SIZES: readonly Sizes[] = [
   { M: 17, N: 33, K: 65 }, // no size a multiple of a tile
   { M: 130, N: 96, K: 257 },
   { M: 304, N: 40, K: 72 }, // rows in two calls of oneDNN
+  { M: 600, N: 24, K: 40 }, // b reordered for the rows of the first call
+  { M: 3, N: 5, K: 17_000 }, // a sum in three calls, as over an LM head's vocabulary
+  { M: 8_300, N: 6, K: 9 }, // the rows of a head's gradient, in two calls
   { M: 0, N: 8, K: 8 }, // an empty micro-batch
   { M: 5, N: 7, K: 0 }, // … and what it adds to a weight's gradient: nothing
 ];
