@@ -1,6 +1,7 @@
 import { setImmediate } from "node:timers/promises";
 import { DataError } from "../errors.js";
 import { resolveMix, rowsOf, type Source } from "./mix.js";
+import { numpyPermutation } from "./numpy-shuffle.js";
 import { createPreparer, type Preparer } from "./prepare.js";
 import { readPreferenceRow, readSftRow } from "./rows.js";
 import type { DataConfig } from "./schema.js";
@@ -8,6 +9,9 @@ import { PairStore, SequenceStore } from "./store.js";
 
 /** Longest stretch of work between two turns of the event loop. */
 const TURN_MS = 20;
+
+/** The reference shuffles its data with this seed whatever the seed of the run. [seed.md A.3] */
+const POOL_SEED = 42;
 
 /** How a data set is loaded. */
 export interface LoadOptions {
@@ -47,24 +51,33 @@ interface Outcome {
   readonly identical: boolean;
 }
 
+/** What the two stores have in common. */
+interface ExampleStore {
+  readonly length: number;
+  reorder(order: Int32Array): void;
+}
+
 interface Fill {
   /** Prepares one row and keeps it unless it is dropped. */
   readonly add: (row: Parameters<typeof readPreferenceRow>[0]) => Promise<Outcome>;
   readonly unit: "pair" | "sequence";
 }
 
+/** Loads a pool; `kept` receives the numbers of the rows that were not dropped. */
 async function fillPool(
   pool: "train" | "test",
   sources: readonly Source[],
   { add, unit }: Fill,
   options: LoadOptions,
   notices: string[],
+  kept: number[],
 ): Promise<PoolCounts> {
   const counts: PoolCounts = { rows: 0, dropped: 0, truncated: 0, identical: 0 };
   let firstDropped = "";
   let turn = performance.now();
   for await (const row of rowsOf(sources)) {
     const outcome = await add(row);
+    if (!outcome.dropped) kept.push(counts.rows);
     counts.rows += 1;
     if (outcome.truncated) counts.truncated += 1;
     if (outcome.dropped) {
@@ -98,7 +111,19 @@ async function fillPool(
   return counts;
 }
 
-async function load<Store extends { readonly length: number }>(
+/**
+ * The reference's `shuffle(seed=42)` of a pool: the permutation of all rows that were read, without those that were
+ * dropped, as positions in the store.
+ */
+function poolOrder(rows: number, kept: readonly number[]): Int32Array {
+  const place = new Int32Array(rows).fill(-1);
+  for (const [i, row] of kept.entries()) place[row] = i;
+  return numpyPermutation(rows, POOL_SEED)
+    .map((row) => place[row] as number)
+    .filter((i) => i >= 0);
+}
+
+async function load<Store extends ExampleStore>(
   config: DataConfig,
   options: LoadOptions,
   makeFill: (preparer: Preparer) => { store: Store; fill: Fill },
@@ -108,9 +133,16 @@ async function load<Store extends { readonly length: number }>(
   const notices: string[] = [];
   const train = makeFill(preparer);
   const test = makeFill(preparer);
+  const fill = async (pool: "train" | "test", sources: readonly Source[]): Promise<PoolCounts> => {
+    const { store, fill } = pool === "train" ? train : test;
+    const kept: number[] = [];
+    const counts = await fillPool(pool, sources, fill, options, notices, kept);
+    if (config.shuffle) store.reorder(poolOrder(counts.rows, kept));
+    return counts;
+  };
   const counts = {
-    train: await fillPool("train", mix.train, train.fill, options, notices),
-    test: await fillPool("test", options.needTest ? mix.test : [], test.fill, options, notices),
+    train: await fill("train", mix.train),
+    test: await fill("test", options.needTest ? mix.test : []),
   };
   if (train.store.length === 0) {
     const { rows, dropped } = counts.train;
@@ -143,8 +175,9 @@ function sameIds(a: Int32Array, b: Int32Array): boolean {
 }
 
 /**
- * Reads, renders and tokenizes the preference pairs of a recipe, in file order. Pairs with a side that
- * has no token to score are left out and counted. Gives the event loop a turn every 20 ms.
+ * Reads, renders and tokenizes the preference pairs of a recipe, data set after data set. Each pool is then
+ * shuffled as a whole as the reference does it, unless `shuffle` is false. Pairs with a side that has no token to
+ * score are left out and counted. Gives the event loop a turn every 20 ms.
  *
  * @example
  * const { train } = await loadPreferenceData(config, { modelDir, baseDir: ".", needTest: false });
@@ -167,7 +200,7 @@ export function loadPreferenceData(
   });
 }
 
-/** Reads, renders and tokenizes the rows of a recipe for next-token training, in file order. */
+/** Reads, renders and tokenizes the rows of a recipe for next-token training; see {@link loadPreferenceData}. */
 export function loadSftData(
   config: DataConfig,
   options: LoadOptions,

@@ -37,11 +37,13 @@ export const dataFields = {
     .enum(["keep_end", "keep_start"])
     .default("keep_end")
     .describe("Which end of a prompt that is too long is kept."),
-  /** Rules for rendering, tokenization and truncation. `reference` is the SimPER reference's, bit for bit. */
+  /** Rules for rendering, tokenization, truncation and labels of pairs; see docs/data-semantics.md. */
   dataSemantics: z
     .enum(["reference"])
     .default("reference")
-    .describe("Rules for rendering, tokenization, truncation and labels."),
+    .describe(
+      "How pairs become strings, ids and labels: reference is the SimPER reference's way, bit for bit; corrected mends its faults (docs/data-semantics.md).",
+    ),
   /** A Jinja template used instead of the model's own. */
   chatTemplate: z.string().nullish().describe("A Jinja template used instead of the model's own."),
   /** Start a conversation with an empty system message when its template knows system messages. */
@@ -49,11 +51,16 @@ export const dataFields = {
     .boolean()
     .default(true)
     .describe("Start prompts with an empty system message when the chat template knows them."),
-  /** A new seeded permutation of the pairs in every epoch; `false` keeps the order of the files. */
+  /**
+   * Shuffle the pools as the reference does (NumPy's permutation of seed 42), then the pairs by `seed` in every
+   * epoch; `false` keeps the order of the files.
+   */
   shuffle: z
     .boolean()
     .default(true)
-    .describe("A new seeded permutation in every epoch; false keeps the order of the files."),
+    .describe(
+      "Shuffle the data once as the reference does, then by seed in every epoch; false keeps the order of the files.",
+    ),
   /** Compute the prompt of a pair once for both responses. Changes speed, never the loss. */
   prefixSharing: z
     .boolean()

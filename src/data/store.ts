@@ -46,6 +46,7 @@ export class SequenceStore {
   private readonly files: string[] = [];
   private readonly fileOf = new Int32List();
   private readonly lines = new Int32List();
+  private order: Int32Array | undefined;
 
   /** Number of sequences. */
   get length(): number {
@@ -64,7 +65,7 @@ export class SequenceStore {
       this.lines,
     ];
     const ids = this.chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0);
-    return lists.reduce((sum, list) => sum + list.bytes, ids);
+    return lists.reduce((sum, list) => sum + list.bytes, ids + (this.order?.byteLength ?? 0));
   }
 
   /** Copies a sequence in; `where` is `file:line` of its row. */
@@ -96,13 +97,27 @@ export class SequenceStore {
     this.lines.push(Number(where.slice(colon + 1)));
   }
 
+  /**
+   * From now on sequence `i` is what was sequence `order[i]`; nothing is moved. `order` is a permutation of all
+   * sequences, which are complete: nothing is appended afterwards.
+   */
+  reorder(order: Int32Array): void {
+    this.order = order;
+  }
+
+  /** Where sequence `i` is kept. */
+  private place(i: number): number {
+    return this.order === undefined ? i : (this.order[i] ?? this.length);
+  }
+
   /** Number of tokens of sequence `i`. */
   tokens(i: number): number {
-    return this.lengths.at(i);
+    return this.lengths.at(this.place(i));
   }
 
   /** Sequence `i`: `ids` is a view, `labels` is made anew. */
-  sequence(i: number): TokenizedSequence {
+  sequence(index: number): TokenizedSequence {
+    const i = this.place(index);
     const chunk = this.chunks[this.chunkOf.at(i)] as Int32Array;
     const offset = this.offsets.at(i);
     const ids = chunk.subarray(offset, offset + this.lengths.at(i));
@@ -116,7 +131,8 @@ export class SequenceStore {
   }
 
   /** `file:line` of the row that sequence `i` came from. */
-  where(i: number): string {
+  where(index: number): string {
+    const i = this.place(index);
     return `${this.files[this.fileOf.at(i)]}:${this.lines.at(i)}`;
   }
 }
@@ -139,6 +155,16 @@ export class PairStore {
   append(pair: TokenizedPair, where: string): void {
     this.sequences.append(pair.chosen, where);
     this.sequences.append(pair.rejected, where);
+  }
+
+  /** From now on pair `i` is what was pair `order[i]`; see {@link SequenceStore.reorder}. */
+  reorder(order: Int32Array): void {
+    const sequences = new Int32Array(2 * order.length);
+    for (const [i, from] of order.entries()) {
+      sequences[2 * i] = 2 * from;
+      sequences[2 * i + 1] = 2 * from + 1;
+    }
+    this.sequences.reorder(sequences);
   }
 
   /** Pair `i`: the ids are views, the labels are made anew. */

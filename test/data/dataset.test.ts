@@ -14,6 +14,10 @@ const tokens = (chosen: number[], rejected: number[], scoredFrom = 1) => ({
   rejected_labels: rejected.map((id, i) => (i < scoredFrom ? -100 : id)),
 });
 
+/** A recipe that keeps the order of its files. */
+const filesInOrder = (values: Parameters<typeof dataConfig>[0] = {}) =>
+  dataConfig({ shuffle: false, ...values });
+
 const arrays = ({ chosen, rejected }: TokenizedPair) =>
   [chosen.ids, chosen.labels, rejected.ids, rejected.labels].map((part) => Array.from(part));
 
@@ -53,7 +57,7 @@ test("dataset: tokenized rows need no tokenizer and no length limits", async (t)
     "d/train.jsonl": [tokens([1, 5, 6], [1, 7]), tokens([3, 4], [3, 8, 9], 1)],
     "d/test.jsonl": [tokens([1, 2], [1, 3])],
   });
-  const data = await loadPreferenceData(dataConfig({ datasetMixer: { d: 1 }, maxLength: 1 }), {
+  const data = await loadPreferenceData(filesInOrder({ datasetMixer: { d: 1 }, maxLength: 1 }), {
     modelDir: "/nowhere",
     baseDir: folder,
     needTest: true,
@@ -79,7 +83,7 @@ test("dataset: rows without a token to score are left out and counted, identical
       tokens([1, 5], [1, 5]), // identical
     ],
   });
-  const data = await loadPreferenceData(dataConfig({ datasetMixer: { "train.jsonl": 1 } }), {
+  const data = await loadPreferenceData(filesInOrder({ datasetMixer: { "train.jsonl": 1 } }), {
     modelDir: "/nowhere",
     baseDir: folder,
     needTest: true,
@@ -104,7 +108,7 @@ test("dataset: unset limits are 512 and 128, with a notice; rows that were cut a
       { prompt: "short", chosen: "yes", rejected: "no" },
     ],
   });
-  const data = await loadPreferenceData(dataConfig({ datasetMixer: { "train.jsonl": 1 } }), {
+  const data = await loadPreferenceData(filesInOrder({ datasetMixer: { "train.jsonl": 1 } }), {
     modelDir: zephyr,
     baseDir: folder,
     needTest: false,
@@ -130,17 +134,17 @@ test("dataset: no pair left is an error that says why", async (t) => {
   const options = { modelDir: zephyr, baseDir: folder, needTest: false };
   await assert.rejects(
     loadPreferenceData(
-      dataConfig({ datasetMixer: { "train.jsonl": 1 }, maxLength: 5, maxPromptLength: 5 }),
+      filesInOrder({ datasetMixer: { "train.jsonl": 1 }, maxLength: 5, maxPromptLength: 5 }),
       options,
     ),
     dataError(/^dataset_mixer: all 1 train pairs were left out: no token to score/, /max_length -/),
   );
   await assert.rejects(
-    loadPreferenceData(dataConfig({ datasetMixer: { empty: 1 } }), options),
+    loadPreferenceData(filesInOrder({ datasetMixer: { empty: 1 } }), options),
     dataError(/^dataset_mixer: expected rows to train on, found none in empty$/, /train split/),
   );
   await assert.rejects(
-    loadPreferenceData(dataConfig(), options),
+    loadPreferenceData(filesInOrder(), options),
     dataError(/found none in an empty mixer$/),
   );
 });
@@ -150,7 +154,7 @@ test("dataset: a missing tokenizer is an error once a row needs it", async (t) =
     "train.jsonl": [{ prompt: "a", chosen: "b", rejected: "c" }],
   });
   await assert.rejects(
-    loadPreferenceData(dataConfig({ datasetMixer: { "train.jsonl": 1 } }), {
+    loadPreferenceData(filesInOrder({ datasetMixer: { "train.jsonl": 1 } }), {
       modelDir: folder,
       baseDir: folder,
       needTest: false,
@@ -175,7 +179,7 @@ test("dataset: sft reads conversations, text and tokens, and tells progress", as
     "d/test.jsonl": [{ text: "held out" }],
   });
   const progress: string[] = [];
-  const data = await loadSftData(dataConfig({ datasetMixer: { d: 1 }, maxLength: 40 }), {
+  const data = await loadSftData(filesInOrder({ datasetMixer: { d: 1 }, maxLength: 40 }), {
     modelDir: zephyr,
     baseDir: folder,
     needTest: true,
@@ -205,7 +209,7 @@ test("dataset: the event loop runs while a large file is read", async (t) => {
   }, 5);
   try {
     const data = await loadPreferenceData(
-      dataConfig({ datasetMixer: { "train.jsonl": 1 }, maxLength: 512, maxPromptLength: 128 }),
+      filesInOrder({ datasetMixer: { "train.jsonl": 1 }, maxLength: 512, maxPromptLength: 128 }),
       { modelDir: zephyr, baseDir: folder, needTest: false },
     );
     assert.equal(data.train.length, 3000);
