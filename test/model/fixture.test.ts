@@ -1,25 +1,10 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import { readConfigFile } from "#src/checkpoint/model-directory.js";
 import { openSafetensors } from "#src/checkpoint/safetensors.js";
-import { packPairs, packSequences } from "#src/data/pack.js";
-import type { TokenizedPair } from "#src/data/types.js";
-import { type LossType, losses } from "#src/loss/index.js";
-import { readModelShape } from "#src/model/index.js";
-import type { BatchLimits } from "#src/train/buffers.js";
-import { modelBlocks } from "#src/train/plan.js";
-import { ResidentModel } from "#src/train/resident-model.js";
-import { Session } from "#src/train/session.js";
+import type { LossType } from "#src/loss/index.js";
 import { fixture } from "../support/paths.js";
-
-interface Row {
-  id: string;
-  chosen_input_ids: number[];
-  chosen_labels: number[];
-  rejected_input_ids: number[];
-  rejected_labels: number[];
-}
+import { lossAndGradients, readPairs, type Way } from "./support.js";
 
 interface Expected {
   pairs: {
@@ -31,102 +16,9 @@ interface Expected {
   sft: { loss: number; tokens: number; grad_norms: Record<string, number> };
 }
 
-function readPairs(folder: string): TokenizedPair[] {
-  const lines = readFileSync(fixture("model", folder, "pairs.jsonl"), "utf8")
-    .trim()
-    .split("\n");
-  return lines.map((line) => {
-    const row = JSON.parse(line) as Row;
-    const side = (name: "chosen" | "rejected") => ({
-      ids: Int32Array.from(row[`${name}_input_ids`]),
-      labels: Int32Array.from(row[`${name}_labels`]),
-    });
-    return { chosen: side("chosen"), rejected: side("rejected") };
-  });
-}
-
-async function openFixture(
-  folder: string,
-  model: string,
-  change: Partial<BatchLimits & { checkpointing: boolean }> = {},
-) {
-  const dir = fixture("model", folder, model);
-  const shape = readModelShape(await readConfigFile(dir));
-  const { checkpointing = false, ...limitChange } = change;
-  const limits: BatchLimits = {
-    tokens: 256,
-    scored: 272,
-    examples: 16,
-    stepExamples: 16,
-    groupRows: 64,
-    positions: 128,
-    pairs: true,
-    ...limitChange,
-  };
-  const resident = new ResidentModel({
-    device: "cpu",
-    shape,
-    blocks: modelBlocks(shape),
-    dtype: "f32",
-    training: true,
-  });
-  const session = new Session(resident, { limits, checkpointing });
-  const source = await openSafetensors(dir);
-  await resident.withMover((mover) => mover.load(source, resident.weights(), dir));
-  await source.close();
-  return { session, shape, limits };
-}
-
-/** Loss and gradients of all pairs, or of all tokens of the chosen sequences, over micro-batches. */
-async function run(
-  folder: string,
-  model: string,
-  change: Parameters<typeof openFixture>[2] & { prefixSharing?: boolean } = {},
-  lossType: LossType = "SimPER",
-) {
-  const { prefixSharing = true, ...rest } = change;
-  const loss = losses[lossType];
-  const size = { pairs: lossType === "SimPER", ...rest };
-  const { session, limits } = await openFixture(folder, model, size);
-  try {
-    const pairs = readPairs(folder);
-    const sequences = pairs.map(({ chosen: { ids } }) => ({ ids, labels: ids }));
-    const batches =
-      lossType === "SimPER"
-        ? packPairs(pairs, { maxTokens: limits.tokens, prefixSharing })
-        : packSequences(sequences, { maxTokens: limits.tokens });
-    const scoredTokens = sequences.reduce((sum, { ids }) => sum + ids.length - 1, 0);
-    const scale = loss.scale({ examples: pairs.length, scoredTokens });
-    const { stream, store, pass, buffers } = session;
-    for (const block of store.blocks) stream.fill(block.grad, 0);
-    let responses = 0;
-    for (const batch of batches) {
-      await pass.train(batch, { loss, scale }, responses);
-      responses += batch.responses.length / 3;
-    }
-    const terms = await stream.read(buffers.tensor("losses").slice(0, responses));
-    const total = Array.from(terms).reduce((sum, term) => sum + term, 0);
-    const gradients = new Map<string, Float32Array>();
-    for (const [b, block] of modelBlocks(await openShape(folder, model)).entries()) {
-      for (const { name, shape, parts } of block.parameters) {
-        const grad = (await stream.read(store.gradients(b)[name]!)) as Float32Array;
-        const columns = shape.length === 2 ? shape[1]! : 1;
-        let row = 0;
-        for (const part of parts) {
-          gradients.set(part.name, grad.subarray(row * columns, (row + part.rows) * columns));
-          row += part.rows;
-        }
-      }
-    }
-    return { loss: total, gradients, scoredTokens };
-  } finally {
-    session.dispose();
-    session.model.dispose();
-  }
-}
-
-async function openShape(folder: string, model: string) {
-  return readModelShape(await readConfigFile(fixture("model", folder, model)));
+function run(folder: string, model: string, way?: Way, lossType?: LossType) {
+  const pairs = readPairs(fixture("model", folder, "pairs.jsonl"));
+  return lossAndGradients(fixture("model", folder, model), pairs, way, lossType);
 }
 
 async function expected(folder: string) {
