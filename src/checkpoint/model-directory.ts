@@ -56,7 +56,7 @@ export async function readConfigFile(modelDir: string): Promise<ConfigFile> {
 
 /**
  * Writes everything of a model directory except its weights: config.json naming the dtype the weights are
- * saved in, tokenizer files, chat template, generation config.
+ * saved in, with `use_cache: true`, tokenizer files, chat template, generation config.
  */
 export async function writeModelFiles(
   folder: string,
@@ -72,7 +72,8 @@ export async function writeModelFiles(
     }
   }
   if (chatTemplate) await writeFileAtomic(path.join(folder, "chat_template.jinja"), chatTemplate);
-  const fields: Record<string, unknown> = { ...source.fields };
+  // A trained model is for generation, whatever its config said while it was trained. [reference, run_simper.py]
+  const fields: Record<string, unknown> = { ...source.fields, use_cache: true };
   // transformers 5 writes `dtype`, 4 wrote `torch_dtype`: keep the spelling that is there.
   const spellings = ["dtype", "torch_dtype"].filter((name) => name in fields);
   for (const name of spellings.length > 0 ? spellings : ["torch_dtype"]) fields[name] = dtype;

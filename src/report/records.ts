@@ -69,6 +69,8 @@ export interface RunInfo {
   readonly saveSteps: number;
   /** The recipe's per_device_train_batch_size. */
   readonly perDeviceTrainBatchSize: number;
+  /** Floating-point operations for a token, forward and backward; absent: not counted. */
+  readonly flosPerToken?: number;
 }
 
 /** How training ended. */
@@ -79,6 +81,10 @@ export interface RunSummary {
   readonly interrupted: boolean;
   /** Seconds of training, without loading. */
   readonly seconds: number;
+  /** What `train_results.json` holds; absent when the run was stopped. */
+  readonly train?: Readonly<Record<string, number>>;
+  /** What `eval_results.json` holds: the evaluation of the weights in output_dir; absent where there is none. */
+  readonly eval?: Readonly<Record<string, number>>;
 }
 
 /** Receives what happens in a run, in order. Reporters never touch a device. */

@@ -4,8 +4,24 @@ import { Window } from "./window.js";
 /** Where the steps since the last logged line stand: transformers ignores states it has no callback for. */
 const PENDING = "SimperNativeWindow";
 
+/** The evaluation that was best so far. */
+export interface Best {
+  /** Value of metric_for_best_model. */
+  readonly metric: number;
+  /** Folder of the checkpoint written after it. */
+  readonly checkpoint: string;
+}
+
 /** A reporter that keeps what transformers' `trainer_state.json` holds. */
 export interface TrainerState extends Reporter {
+  /** Written as `best_metric` and `best_model_checkpoint`; a resumed run finds it here again. */
+  best: Best | undefined;
+  /** Mean loss over all steps of the run, those before a resume included; skipped steps have none. */
+  trainLoss(): number;
+  /** Floating-point operations of all steps. */
+  totalFlos(): number;
+  /** The last evaluation after `step`, as `log_history` holds it. */
+  evaluation(step: number): Readonly<Record<string, number>> | undefined;
   /** The file's content after the steps reported so far; the caller writes it. */
   toJson(): string;
 }
@@ -26,6 +42,8 @@ export function createTrainerState(earlier?: string): TrainerState {
   let step = 0;
   let epoch = 0;
   let tokens = 0;
+  let best: Best | undefined;
+  let losses = { sum: 0, steps: 0 };
   // Steps between the last logged line and the checkpoint: without them a resumed run would log other means.
   let pending: StepRecord[] = [];
 
@@ -34,7 +52,14 @@ export function createTrainerState(earlier?: string): TrainerState {
     history.push({ ...metrics, epoch, step });
     pending = [];
   };
+  const totalFlos = () => tokens * (run?.flosPerToken ?? 0);
   return {
+    get best() {
+      return best;
+    },
+    set best(found) {
+      best = found;
+    },
     start(info) {
       run = info;
       if (earlier === undefined || info.resumedStep === 0) return;
@@ -43,12 +68,17 @@ export function createTrainerState(earlier?: string): TrainerState {
       epoch = saved.epoch;
       tokens = saved.num_input_tokens_seen;
       history.push(...saved.log_history);
-      pending = [...(saved.stateful_callbacks[PENDING]?.attributes.steps ?? [])];
+      const own = saved.stateful_callbacks[PENDING]?.attributes;
+      losses = own?.losses ?? losses;
+      const { best_metric: metric, best_model_checkpoint: checkpoint } = saved;
+      if (metric !== null && checkpoint !== null) best = { metric, checkpoint };
+      pending = [...(own?.steps ?? [])];
       for (const record of pending) window.add(record);
     },
     step(record) {
       ({ step, epoch } = record);
       tokens += record.num_tokens;
+      if (!record.skipped) losses = { sum: losses.sum + record.loss, steps: losses.steps + 1 };
       window.add(record);
       pending.push(record);
       if (step % run!.loggingSteps === 0 || step === run!.totalSteps) log();
@@ -58,14 +88,19 @@ export function createTrainerState(earlier?: string): TrainerState {
       history.push({ ...metrics, epoch, step });
     },
     notice() {},
-    end({ seconds, step }) {
+    end({ seconds, step, train }) {
       if (!window.isEmpty) log();
-      history.push({ epoch, step, train_runtime: seconds });
+      const { train_samples: _samples, ...metrics } = train ?? { train_runtime: seconds };
+      history.push({ ...metrics, epoch, step });
     },
+    trainLoss: () => losses.sum / losses.steps,
+    totalFlos,
+    evaluation: (step) =>
+      history.findLast((entry) => entry.step === step && entry.eval_loss !== undefined),
     toJson() {
       const saved: Saved = {
-        best_metric: null,
-        best_model_checkpoint: null,
+        best_metric: best?.metric ?? null,
+        best_model_checkpoint: best?.checkpoint ?? null,
         epoch,
         eval_steps: run!.evalSteps,
         global_step: step,
@@ -78,8 +113,8 @@ export function createTrainerState(earlier?: string): TrainerState {
         num_input_tokens_seen: tokens,
         num_train_epochs: Math.ceil(run!.numTrainEpochs),
         save_steps: run!.saveSteps,
-        stateful_callbacks: { [PENDING]: { args: {}, attributes: { steps: pending } } },
-        total_flos: 0,
+        stateful_callbacks: { [PENDING]: { args: {}, attributes: { steps: pending, losses } } },
+        total_flos: totalFlos(),
         train_batch_size: run!.perDeviceTrainBatchSize,
         trial_name: null,
         trial_params: null,
@@ -91,8 +126,8 @@ export function createTrainerState(earlier?: string): TrainerState {
 
 /** The fields of transformers' TrainerState, which refuses others. */
 interface Saved {
-  best_metric: null;
-  best_model_checkpoint: null;
+  best_metric: number | null;
+  best_model_checkpoint: string | null;
   epoch: number;
   eval_steps: number;
   global_step: number;
@@ -105,9 +140,15 @@ interface Saved {
   num_input_tokens_seen: number;
   num_train_epochs: number;
   save_steps: number;
-  stateful_callbacks: Record<string, { args: object; attributes: { steps: StepRecord[] } }>;
+  stateful_callbacks: Record<string, { args: object; attributes: Unlogged }>;
   total_flos: number;
   train_batch_size: number;
   trial_name: null;
   trial_params: null;
+}
+
+/** What the log does not show yet: steps after its last line, and the sum of all losses. */
+interface Unlogged {
+  steps: StepRecord[];
+  losses?: { sum: number; steps: number };
 }

@@ -16,13 +16,19 @@ export interface Evaluation {
  * Work already enqueued runs first; the weights are not touched.
  *
  * @param round examples uploaded per round trip
+ * @param groupSize examples of a batch, as `eval_steps_per_second` counts them
  * @param stopped asked between rounds; true gives up and returns undefined
  */
 export async function evaluate(
   session: Session,
   examples: ExampleSet,
   loss: Loss,
-  options: { readonly maxTokens: number; readonly round: number; readonly stopped: () => boolean },
+  options: {
+    readonly maxTokens: number;
+    readonly round: number;
+    readonly groupSize: number;
+    readonly stopped: () => boolean;
+  },
   at: { readonly step: number; readonly epoch: number },
 ): Promise<Evaluation | undefined> {
   const pairs = loss.examples === "pairs";
@@ -55,6 +61,7 @@ export async function evaluate(
     ...Object.fromEntries(named),
     eval_runtime: seconds,
     eval_samples_per_second: examples.count / seconds,
+    eval_steps_per_second: Math.ceil(examples.count / options.groupSize) / seconds,
   };
   if (nonFinite.length === 0) return { record };
   const first = examples.where(nonFinite[0]!);

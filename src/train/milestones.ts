@@ -25,7 +25,9 @@ export function createMilestones(
     evaluationDue: (step) => {
       if (!config.doEval) return false;
       if (step === 0) return config.evalOnStart;
-      return step === run.totalSteps || due(config.evalStrategy, config.evalSteps, step);
+      if (step === run.totalSteps) return true;
+      const waited = config.evalStrategy === "epoch" ? epochsAfter(step) : step;
+      return waited >= config.evalDelay && due(config.evalStrategy, config.evalSteps, step);
     },
     saveDue: (step) => due(config.saveStrategy, config.saveSteps, step),
   };

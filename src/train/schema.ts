@@ -49,6 +49,13 @@ export const trainFields = {
     .nullable()
     .default(null)
     .describe("Optimizer steps between evaluations. Default: logging_steps."),
+  evalDelay: z
+    .number()
+    .nonnegative()
+    .default(0)
+    .describe(
+      "No evaluation before this many steps (epochs with eval_strategy: epoch), except with eval_on_start.",
+    ),
   evalOnStart: z.boolean().default(false).describe("Evaluate once before the first step."),
 
   loggingSteps: count.default(500).describe("Optimizer steps between two lines on the console."),

@@ -20,6 +20,7 @@ import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { largestLines, modelBlocks, planRun, type RunPlan } from "./plan.js";
 import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
 import { ResidentModel } from "./resident-model.js";
+import { evaluationMetrics, trainMetrics, writeResults } from "./results.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
@@ -141,6 +142,8 @@ async function trainLocked(
       evalSteps: config.evalSteps,
       saveSteps: config.saveSteps,
       perDeviceTrainBatchSize: config.perDeviceTrainBatchSize,
+      // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
+      flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),
     });
     for (const notice of [...data.notices, ...moved]) reporter.notice(notice);
 
@@ -160,13 +163,27 @@ async function trainLocked(
       profiler: profiled && new Profiler(session.stream, profiled),
     };
     const started = performance.now();
-    const { step, interrupted } = await new TrainingRun(parts, from).run();
-    const summary = { step, interrupted, seconds: (performance.now() - started) / 1e3 };
-    reporter.end(summary);
-    if (!interrupted) {
-      const file = path.join(config.outputDir, "trainer_state.json");
-      await writeFileAtomic(file, trainerState.toJson());
+    const { step, epoch, examples, interrupted } = await new TrainingRun(parts, from).run();
+    const seconds = (performance.now() - started) / 1e3;
+    if (interrupted) {
+      const summary = { step, interrupted, seconds };
+      reporter.end(summary);
+      return summary;
     }
+    const train = trainMetrics({
+      epoch,
+      totalFlos: trainerState.totalFlos(),
+      trainLoss: trainerState.trainLoss(),
+      samples: data.train.count,
+      done: { steps: step - from.step, examples },
+      seconds,
+    });
+    const evaluation = evaluationMetrics(trainerState.evaluation(step), data.test.count);
+    const summary = { step, interrupted, seconds, train, ...(evaluation && { eval: evaluation }) };
+    reporter.end(summary);
+    const file = path.join(config.outputDir, "trainer_state.json");
+    await writeFileAtomic(file, trainerState.toJson());
+    await writeResults(config.outputDir, train, evaluation);
     return summary;
   } finally {
     session?.dispose();

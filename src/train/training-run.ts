@@ -40,6 +40,16 @@ export interface TrainingParts {
   readonly stopped: () => boolean;
 }
 
+/** Where a run ended. */
+export interface RunOutcome {
+  readonly step: number;
+  readonly epoch: number;
+  /** Examples that this process trained on. */
+  readonly examples: number;
+  /** Stopped before its last step was done and evaluated. */
+  readonly interrupted: boolean;
+}
+
 /** The training loop, from one step to the last, with what happens between steps. */
 export class TrainingRun {
   readonly #parts: TrainingParts;
@@ -51,6 +61,7 @@ export class TrainingRun {
   readonly #meter: StepMeter;
   #step: number;
   #evaluatedStep: number;
+  #examples = 0;
   #profileReported = false;
 
   /** @param from the step that the run goes on from, and the step last evaluated (-1: none). */
@@ -76,7 +87,7 @@ export class TrainingRun {
   }
 
   /** Trains to the last step, or until stopped; then writes the model, or a checkpoint to go on from. */
-  async run(): Promise<{ step: number; interrupted: boolean }> {
+  async run(): Promise<RunOutcome> {
     const { config, plan, session, source, stopped } = this.#parts;
     const first = this.#step;
     // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
@@ -92,7 +103,8 @@ export class TrainingRun {
     const interrupted = this.#step < plan.totalSteps || this.#evaluationMissing();
     if (!interrupted) await saveModel(session.model, config.outputDir, source, config);
     else if (this.#step > first) await this.#save();
-    return { step: this.#step, interrupted };
+    const epoch = this.#milestones.epochsAfter(this.#step);
+    return { step: this.#step, epoch, examples: this.#examples, interrupted };
   }
 
   async #profiledStep(): Promise<void> {
@@ -132,6 +144,7 @@ export class TrainingRun {
     this.#optimizer.step(stream, this.#step, rate);
     stream.popRange();
     stream.popRange();
+    this.#examples += members.length;
     this.#meter.end(facts, members.length, batches, responses, began);
   }
 
@@ -200,10 +213,11 @@ export class TrainingRun {
     if (!this.#evaluationMissing()) return;
     await this.#parts.profiler?.rest();
     await this.#reportLast();
-    const { data, plan, session, reporter, stopped } = this.#parts;
-    const round = { maxTokens: plan.limits.tokens, round: plan.limits.stepExamples, stopped };
+    const { config, data, plan, session, reporter, stopped } = this.#parts;
+    const { tokens: maxTokens, stepExamples: round } = plan.limits;
+    const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize, stopped };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
-    const found = await evaluate(session, data.test, this.#loss, round, at);
+    const found = await evaluate(session, data.test, this.#loss, options, at);
     if (!found) return; // stopped half-way
     this.#evaluatedStep = this.#step;
     if (found.nonFinite) {

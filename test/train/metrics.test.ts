@@ -135,7 +135,7 @@ test("evaluation: at the start, every eval_steps and at the end, the mean over t
       [10, 2.5],
     ],
   );
-  const names = ["loss", ...pairNames, "runtime", "samples_per_second"].map(
+  const names = ["loss", ...pairNames, "runtime", "samples_per_second", "steps_per_second"].map(
     (name) => `eval_${name}`,
   );
   for (const record of evals) {

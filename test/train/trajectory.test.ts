@@ -104,10 +104,12 @@ test("output_dir is a complete model directory whose config names its dtype", as
   const outputDir = temporaryFolder(t);
   await runRecipe({ ...trajectory({ maxSteps: 1 }), outputDir });
   assert.deepEqual(readdirSync(outputDir).sort(), [
+    "all_results.json",
     "config.json",
     "generation_config.json",
     "metrics.jsonl",
     "model.safetensors",
+    "train_results.json",
     "trainer_state.json",
   ]);
   assert.deepEqual(configOf(outputDir), { ...configOf(gqaModel), dtype: "float32" });
