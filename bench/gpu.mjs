@@ -77,6 +77,7 @@ function shapeOf(model, numLayers) {
       vocabSize,
     },
     ...{ headDim: hiddenSize / numHeads, rmsNormEps: 1e-5, ropeTheta: 10000, tiedEmbeddings: tied },
+    ...{ rope: { kind: "default" }, qkvBias: false, qkNorm: false, slidingWindow: null },
   };
 }
 
@@ -259,4 +260,7 @@ function pairLengths(model) {
     : (({ prompt, response }) => ({ prompt, response }))(gpuModels["8b"] ?? model);
 }
 
-await main();
+await main().catch((/** @type {Error} */ error) => {
+  console.error(`bench:gpu: ${error.message}`);
+  process.exitCode = 1;
+});

@@ -126,4 +126,7 @@ async function main() {
   }
 }
 
-await main();
+await main().catch((/** @type {Error} */ error) => {
+  console.error(`bench:ops: ${error.message}`);
+  process.exitCode = 1;
+});
