@@ -154,7 +154,8 @@ export async function readTensors(fileOrFolder: string) {
 
 function widen(bytes: Uint8Array, dtype: string): Float32Array {
   if (dtype === "F32") return new Float32Array(bytes.buffer);
-  if (dtype !== "BF16") throw new Error(`a test reads F32 and BF16, not ${dtype}`);
+  if (dtype === "I16") return Float32Array.from(new Int16Array(bytes.buffer));
+  if (dtype !== "BF16") throw new Error(`a test reads F32, BF16 and I16, not ${dtype}`);
   // bf16 is the upper half of an f32.
   const bits = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => half << 16);
   return new Float32Array(bits.buffer);
