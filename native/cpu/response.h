@@ -39,4 +39,17 @@ inline void check_responses(const char* op, const Tensor& responses, int64_t N) 
   }
 }
 
+// The same where rows come in pairs: the chosen response in an even row, the rejected one after it.
+inline void check_pairs(const char* op, const Tensor& responses, int64_t N) {
+  check_responses(op, responses, N);
+  for (int64_t r = 0; r < responses.rows(); ++r) {
+    const int32_t* row = responses.row<int32_t>(r);
+    if (row[2] == r % 2) continue;
+    throw ContractError(std::string(op) + ": responses[" + std::to_string(r) + "] is {" +
+                        std::to_string(row[0]) + ", " + std::to_string(row[1]) + ", " +
+                        std::to_string(row[2]) + "}, expected side 0 (chosen) in even rows and" +
+                        " side 1 (rejected) in odd ones");
+  }
+}
+
 }  // namespace simper::cpu

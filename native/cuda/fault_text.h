@@ -45,6 +45,15 @@ inline std::string response_text(const CudaContext::Check& check, const Fault& f
          " = size of logp, side 0 or 1";
 }
 
+// The same where rows come in pairs: the fault is in the range, or else in the side.
+inline std::string pair_text(const CudaContext::Check& check, const Fault& fault) {
+  const int32_t begin = fault.value, end = fault.more[0], side = fault.more[1];
+  const bool in_range = 0 <= begin && begin <= end && end <= check.high;
+  if (!in_range || (side != 0 && side != 1)) return response_text(check, fault);
+  return row_text(check, fault, 3) +
+         "side 0 (chosen) in even rows and side 1 (rejected) in odd ones";
+}
+
 // A list of begins and ends up to `high`; the second value is the entry before.
 inline std::string offset_text(const CudaContext::Check& check, const Fault& fault) {
   const std::string name = check.argument;

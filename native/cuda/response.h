@@ -30,6 +30,20 @@ SIMT_DEVICE bool read_response(Response& response, const IndexCheck& check,
   return false;
 }
 
+inline IndexCheck check_pairs(CudaContext& cuda, const char* op, int64_t N) {
+  return cuda.add_check({op, "responses", 3, 0, N, pair_text});
+}
+
+// The same where rows come in pairs: the chosen response in an even row, the rejected one after it.
+SIMT_DEVICE bool read_paired_response(Response& response, const IndexCheck& check,
+                                      const int32_t* responses, int64_t r) {
+  if (!read_response(response, check, responses, r)) return false;
+  const auto side = static_cast<int32_t>(r % 2);
+  if (response.rejected == (side == 1)) return true;
+  report(check, r, responses[3 * r], responses[3 * r + 1], responses[3 * r + 2]);
+  return false;
+}
+
 // Sum of logp over the response, by the whole block: f64, in an order that depends on its length.
 // Once it returns, logp has been read and may be written over.
 SIMT_DEVICE double sum_logp(const Response& response, const float* logp, double* partials) {

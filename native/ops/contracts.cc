@@ -123,6 +123,21 @@ void convert(Tensor y, Tensor x) {
   Tensor model = x;
   model.dtype = y.dtype;
   op.like("y", y, "x", model);
+void finite(const Contract& op, const char* name, double value) {
+  op.require(std::isfinite(value), name, " is ", value, ", expected a finite number");
+}
+
+void check_pair_loss(const Contract& op, Tensor mean, Tensor loss, Tensor coefficient, Tensor logp,
+                     Tensor responses, Tensor token_weight) {
+  check_response_loss(op, mean, loss, coefficient, logp, responses);
+  const int64_t R = responses.shape[0];
+  op.require(R % 2 == 0, "responses has ", R, " rows, expected an even number: two for each pair");
+  op.expect("token_weight", token_weight, DType::f32, {R}, "rows of responses");
+  op.apart("mean", mean, "token_weight", token_weight);
+  op.apart("loss", loss, "token_weight", token_weight);
+  op.apart("coefficient", coefficient, "token_weight", token_weight);
+}
+
   op.apart_or_same("y", y, "x", x);
 }
 
@@ -381,3 +396,28 @@ void adamw(Tensor weight, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor
 }
 
 }  // namespace simper::contracts
+void simper_sft_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                     Tensor token_weight, double) {
+  check_pair_loss(Contract{"simper_sft_loss"}, mean, loss, coefficient, logp, responses,
+                  token_weight);
+}
+
+void sigmoid_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                  Tensor token_weight, double, double beta, double gamma_beta_ratio,
+                  double label_smoothing) {
+  const Contract op{"sigmoid_loss"};
+  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
+  finite(op, "beta", beta);
+  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
+  op.require(0 <= label_smoothing && label_smoothing <= 1, "label_smoothing is ", label_smoothing,
+             ", expected 0 to 1");
+}
+
+void hinge_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                Tensor token_weight, double, double beta, double gamma_beta_ratio) {
+  const Contract op{"hinge_loss"};
+  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
+  finite(op, "beta", beta);
+  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
+}
+

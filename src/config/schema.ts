@@ -5,7 +5,7 @@ import {
   dataFields,
   dataKeysWithoutEffect,
 } from "../data/schema.js";
-import { lossFields, lossFieldsWithoutEffect } from "../loss/schema.js";
+import { checkLossOptions, lossFields, lossKeysWithoutEffect } from "../loss/schema.js";
 import { optimFields } from "../optim/schema.js";
 import { trainFields } from "../train/schema.js";
 import { modelFields } from "./model-schema.js";
@@ -71,13 +71,7 @@ export interface Remark {
 
 /** Rules between keys; each remark makes the recipe unusable. */
 export function crossCheck(config: Config): Remark[] {
-  const remarks: Remark[] = [];
-  if (config.sftWeight > 0) {
-    remarks.push({
-      key: "sftWeight",
-      message: "an SFT term beside the loss is not supported yet; use 0",
-    });
-  }
+  const remarks: Remark[] = checkLossOptions(config);
   if (config.lossType !== "sft" && config.maxPromptLength >= config.maxLength) {
     remarks.push({
       key: "maxPromptLength",
@@ -125,7 +119,7 @@ export function keysWithoutEffect(
   given: ReadonlySet<string>,
 ): { key: string; reason: string }[] {
   const found: { key: string; reason: string }[] = [];
-  for (const name of lossFieldsWithoutEffect.filter((key) => given.has(key))) {
+  for (const name of lossKeysWithoutEffect[config.lossType].filter((key) => given.has(key))) {
     found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it` });
   }
   for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {

@@ -92,7 +92,7 @@ class BatchBuilder {
   private readonly scoredLabels: number[] = [];
   private readonly responses: number[] = [];
   private realTokens = 0;
-  private examples = 0;
+  private readonly members: number[] = [];
 
   /** Appends `ids[from..to)` as a segment that also sees the rows `[prefixStart, prefixEnd)`. */
   private segment(ids: Int32Array, from: number, to: number, prefix?: [number, number]): number {
@@ -119,7 +119,8 @@ class BatchBuilder {
     this.responses.push(begin, this.scoredRows.length, side);
   }
 
-  pair(pair: TokenizedPair, prefixSharing: boolean): void {
+  /** Appends pair `member` of those that are packed. */
+  pair(member: number, pair: TokenizedPair, prefixSharing: boolean): void {
     const shared = prefixSharing ? sharedPrefix(pair) : 0;
     const prompt = this.segment(pair.chosen.ids, 0, shared);
     const sides = [pair.chosen, pair.rejected] as const;
@@ -131,14 +132,15 @@ class BatchBuilder {
       this.response(labels, side as 0 | 1, (i) => (i < shared ? prompt + i : branch + i - shared));
       this.realTokens += ids.length;
     }
-    this.examples += 1;
+    this.members.push(member);
   }
 
-  sequence({ ids, labels }: TokenizedSequence): void {
+  /** Appends sequence `member` of those that are packed. */
+  sequence(member: number, { ids, labels }: TokenizedSequence): void {
     const start = this.segment(ids, 0, ids.length);
     this.response(labels, 0, (i) => start + i);
     this.realTokens += ids.length;
-    this.examples += 1;
+    this.members.push(member);
   }
 
   build(): PackedBatch {
@@ -153,7 +155,8 @@ class BatchBuilder {
       responses: Int32Array.from(this.responses),
       ...groupByToken(tokens),
       realTokens: this.realTokens,
-      examples: this.examples,
+      examples: this.members.length,
+      members: Int32Array.from(this.members),
     };
   }
 }
@@ -211,7 +214,7 @@ export function packPairs(pairs: readonly TokenizedPair[], options: PackOptions)
   const lengths = pairs.map((pair) => pairTokens(pair, options.prefixSharing));
   return packLengths(lengths, { maxTokens: options.maxTokens, where }).map((members) => {
     const builder = new BatchBuilder();
-    for (const i of members) builder.pair(pairs[i] as TokenizedPair, options.prefixSharing);
+    for (const i of members) builder.pair(i, pairs[i] as TokenizedPair, options.prefixSharing);
     return builder.build();
   });
 }
@@ -226,7 +229,7 @@ export function packSequences(
   const lengths = sequences.map(({ ids }) => ids.length);
   return packLengths(lengths, { maxTokens: options.maxTokens, where }).map((members) => {
     const builder = new BatchBuilder();
-    for (const i of members) builder.sequence(sequences[i] as TokenizedSequence);
+    for (const i of members) builder.sequence(i, sequences[i] as TokenizedSequence);
     return builder.build();
   });
 }

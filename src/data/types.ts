@@ -54,4 +54,6 @@ export interface PackedBatch {
   readonly realTokens: number;
   /** Number of pairs (or of plain sequences) in this micro-batch. */
   readonly examples: number;
+  /** (examples) which of the examples that were packed each of them is; ascending. */
+  readonly members: Int32Array;
 }

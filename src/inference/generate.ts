@@ -211,3 +211,4 @@ function inferenceBatch(
     examples: rows.length,
   };
 }
+    members: Int32Array.from(rows.keys()),

@@ -1,6 +1,8 @@
-import type { Loss } from "./loss.js";
+import type { Loss, LossKind } from "./loss.js";
+import type { LossOptions, LossType } from "./schema.js";
 import { sft } from "./sft.js";
 import { simper } from "./simper.js";
+import { hinge, sigmoid } from "./simpo.js";
 
 export {
   type HostGradient,
@@ -11,10 +13,13 @@ export {
   hostPairLoss,
   hostSequenceLoss,
 } from "./host.js";
-export type { Loss } from "./loss.js";
+export type { Loss, LossKind } from "./loss.js";
+export type { LossOptions, LossType } from "./schema.js";
 
 /** Losses by the recipe's `loss_type`. */
-export const losses = { SimPER: simper, sft } as const satisfies Record<string, Loss>;
+export const losses: Readonly<Record<LossType, LossKind>> = { SimPER: simper, sigmoid, hinge, sft };
 
-/** Values of `loss_type`. */
-export type LossType = keyof typeof losses;
+/** The loss that a recipe asks for. */
+export function createLoss(options: LossOptions): Loss {
+  return losses[options.lossType].create(options);
+}

@@ -37,6 +37,13 @@ const signatures = {
     "weight, master, m, v, grad, clip, lr: number, beta1: number, beta2: number, eps: number, " +
     "weightDecay: number, step: integer",
 } as const satisfies Record<keyof Ops, string>;
+  simperSftLoss: "mean, loss, coefficient, logp, responses, tokenWeight, scale: number",
+  sigmoidLoss:
+    "mean, loss, coefficient, logp, responses, tokenWeight, scale: number, beta: number, " +
+    "gammaBetaRatio: number, labelSmoothing: number",
+  hingeLoss:
+    "mean, loss, coefficient, logp, responses, tokenWeight, scale: number, beta: number, " +
+    "gammaBetaRatio: number",
 
 /** An argument of an op. */
 export interface Parameter {

@@ -411,3 +411,74 @@ export type OpName = string;
 export function opMethod(name: OpName): keyof Ops {
   return name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()) as keyof Ops;
 }
+  /**
+   * SimPER with an SFT term, on whole pairs: loss[r] = ∓scale · exp(mean[r]) − tokenWeight[r] · Σ logp,
+   * coefficient[n] = d loss / d logp[n]. Where all tokenWeight are 0 it is {@link Ops.simperLoss}.
+   * Source: Xiao et al. 2025, eq. 4.
+   * @param mean (R) f32
+   * @param loss (R) f32
+   * @param coefficient (N) f32, written in the ranges of the responses only; may be logp
+   * @param logp (N) f32
+   * @param responses (R,3) i32 {begin, end, side}, ranges in logp; rows come in pairs, sides 0 and 1
+   * @param tokenWeight (R) f32, weight of each token's −logp in the SFT term; 0: the response has none
+   * @param scale weight of a pair: 1 / pairs of the optimizer step
+   */
+  simperSftLoss(
+    mean: Tensor,
+    loss: Tensor,
+    coefficient: Tensor,
+    logp: Tensor,
+    responses: Tensor,
+    tokenWeight: Tensor,
+    scale: number,
+  ): void;
+
+  /**
+   * SimPO's loss on whole pairs: with z = mean of chosen − mean of rejected − gammaBetaRatio and s =
+   * labelSmoothing, loss = scale · (−(1 − s) · log σ(beta·z) − s · log σ(−beta·z)) in the row of the chosen
+   * response, and on top −tokenWeight[r] · Σ logp in every row; coefficient[n] = d loss / d logp[n].
+   * Source: Meng et al. 2024, eq. 6.
+   * @param mean (R) f32
+   * @param loss (R) f32
+   * @param coefficient (N) f32, written in the ranges of the responses only; may be logp
+   * @param logp (N) f32
+   * @param responses (R,3) i32 {begin, end, side}, ranges in logp; rows come in pairs, sides 0 and 1
+   * @param tokenWeight (R) f32, as in {@link Ops.simperSftLoss}
+   * @param scale weight of a pair: 1 / pairs of the optimizer step
+   * @param labelSmoothing 0 to 1
+   */
+  sigmoidLoss(
+    mean: Tensor,
+    loss: Tensor,
+    coefficient: Tensor,
+    logp: Tensor,
+    responses: Tensor,
+    tokenWeight: Tensor,
+    scale: number,
+    beta: number,
+    gammaBetaRatio: number,
+    labelSmoothing: number,
+  ): void;
+
+  /**
+   * The hinge form of {@link Ops.sigmoidLoss}: max(0, 1 − beta·z) in the row of the chosen response.
+   * @param mean (R) f32
+   * @param loss (R) f32
+   * @param coefficient (N) f32, written in the ranges of the responses only; may be logp
+   * @param logp (N) f32
+   * @param responses (R,3) i32 {begin, end, side}, ranges in logp; rows come in pairs, sides 0 and 1
+   * @param tokenWeight (R) f32, as in {@link Ops.simperSftLoss}
+   * @param scale weight of a pair: 1 / pairs of the optimizer step
+   */
+  hingeLoss(
+    mean: Tensor,
+    loss: Tensor,
+    coefficient: Tensor,
+    logp: Tensor,
+    responses: Tensor,
+    tokenWeight: Tensor,
+    scale: number,
+    beta: number,
+    gammaBetaRatio: number,
+  ): void;
+

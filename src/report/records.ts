@@ -1,6 +1,9 @@
 import type { ProfileRecord } from "./profile.js";
 
-/** Means over the pairs of an optimizer step; absent where the loss has no pairs. */
+/**
+ * Means over the pairs of an optimizer step, and the SFT term before its weight; absent where the loss has no pairs, or
+ * no such term.
+ */
 export const pairMetrics = [
   "rewards/chosen",
   "rewards/rejected",
@@ -10,6 +13,7 @@ export const pairMetrics = [
   "logps/rejected",
   "simper/chosen",
   "simper/rejected",
+  "sft_loss",
 ] as const;
 
 /** One of {@link pairMetrics}. */

@@ -78,6 +78,7 @@ export function passBuffers(
   add("batch", "scoredLabels", "i32", N);
   add("batch", "rowSources", "i32", T, 2);
   add("batch", "responses", "i32", R, 3);
+  add("batch", "tokenWeights", "f32", R);
   add("batch", "ropeTable", "f32", positions, shape.headDim);
 
   const { x, ...rest } = llamaActivations(shape);

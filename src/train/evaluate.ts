@@ -1,6 +1,7 @@
 import type { Loss } from "../loss/index.js";
 import type { EvalRecord } from "../report/records.js";
 import type { ExampleSet } from "./examples.js";
+import { sftShares, stepLoss } from "./loss-groups.js";
 import { responseMetrics } from "./metrics.js";
 import type { Session } from "./session.js";
 
@@ -15,9 +16,9 @@ export interface Evaluation {
  * Loss and metrics over a whole split: means over its pairs (or scored tokens), whatever the batches.
  * Work already enqueued runs first; the weights are not touched.
  *
- * @param round examples uploaded per round trip
- * @param groupSize examples of a batch, as `eval_steps_per_second` counts them
- * @param stopped asked between rounds; true gives up and returns undefined
+ * @param options.round examples uploaded per round trip
+ * @param options.groupSize pairs of a loss group, and of a step as `eval_steps_per_second` counts
+ * @param options.stopped asked between rounds; true gives up and returns undefined
  */
 export async function evaluate(
   session: Session,
@@ -35,22 +36,27 @@ export async function evaluate(
   const started = performance.now();
   const means: Float32Array[] = [];
   const terms: Float32Array[] = [];
-  const scoredTokens = examples.scoredTokens.reduce((sum, n) => sum + n, 0);
-  const scale = loss.scale({ examples: examples.count, scoredTokens });
+  const members: number[] = [];
+  const whole = stepLoss(loss, examples, options.groupSize);
+  const shares: number[] | undefined = whole.weights && [];
   for (let begin = 0; begin < examples.count; begin += options.round) {
     if (options.stopped()) return undefined;
     const count = Math.min(options.round, examples.count - begin);
-    const members = Int32Array.from({ length: count }, (_, i) => begin + i);
+    const indices = Int32Array.from({ length: count }, (_, i) => begin + i);
+    const weights = whole.weights?.subarray(begin, begin + count);
+    const batches = examples.pack(indices, options.maxTokens);
     let responses = 0;
-    for (const batch of examples.pack(members, options.maxTokens)) {
-      await session.pass.evaluate(batch, { loss, scale }, responses);
+    for (const batch of batches) {
+      await session.pass.evaluate(batch, { ...whole, ...(weights && { weights }) }, responses);
       responses += batch.responses.length / 3;
+      for (const member of batch.members) members.push(begin + member);
     }
+    if (weights) shares?.push(...sftShares(batches, weights));
     const results = await session.readResponses(responses);
     means.push(results.means);
     terms.push(results.losses);
   }
-  const metrics = responseMetrics(concatenate(means), concatenate(terms), pairs);
+  const metrics = responseMetrics(concatenate(means), concatenate(terms), pairs, shares);
   const nonFinite = findNonFinite(concatenate(means), concatenate(terms), pairs);
   const seconds = (performance.now() - started) / 1e3;
   const named = Object.entries(metrics.pairs ?? {}).map(([name, value]) => [`eval_${name}`, value]);
@@ -64,11 +70,11 @@ export async function evaluate(
     eval_steps_per_second: Math.ceil(examples.count / options.groupSize) / seconds,
   };
   if (nonFinite.length === 0) return { record };
-  const first = examples.where(nonFinite[0]!);
+  const first = examples.where(Math.min(...nonFinite.map((e) => members[e]!)));
   return { record, nonFinite: { count: nonFinite.length, first } };
 }
 
-/** Examples, in order, one of whose responses has a mean log-prob or a loss that is not finite. */
+/** Examples, in the order of the results, one of whose responses has a mean log-prob or a loss that is not finite. */
 function findNonFinite(means: Float32Array, terms: Float32Array, pairs: boolean): number[] {
   const found = new Set<number>();
   for (let i = 0; i < means.length; i++) {

@@ -22,6 +22,8 @@ export interface ExampleSet {
   readonly longestSequence: number;
   /** Tokens of example `i` that are scored. */
   readonly scoredTokens: Int32Array;
+  /** Those of its chosen response; of a plain sequence, all. */
+  readonly chosenTokens: Int32Array;
   /** `file:line` of example `i`. */
   where(i: number): string;
   /** Packs examples into micro-batches of at most `maxTokens` tokens. */
@@ -58,13 +60,15 @@ function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => Exampl
 function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): ExampleSet {
   const computedTokens = new Int32Array(store.length);
   const scoredTokens = new Int32Array(store.length);
+  const chosenTokens = new Int32Array(store.length);
   let longestSequence = 0;
   for (let i = 0; i < store.length; i++) {
     const pair = store.pair(i);
     checkIds(pair.chosen.ids, vocabSize, `${store.where(i)}: chosen`);
     checkIds(pair.rejected.ids, vocabSize, `${store.where(i)}: rejected`);
     computedTokens[i] = pairTokens(pair, prefixSharing);
-    scoredTokens[i] = scored(pair.chosen) + scored(pair.rejected);
+    chosenTokens[i] = scored(pair.chosen);
+    scoredTokens[i] = chosenTokens[i]! + scored(pair.rejected);
     longestSequence = Math.max(longestSequence, pair.chosen.ids.length, pair.rejected.ids.length);
   }
   return {
@@ -73,6 +77,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     computedTokens,
     longestSequence,
     scoredTokens,
+    chosenTokens,
     where: (i) => store.where(i),
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
@@ -99,6 +104,7 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
     computedTokens,
     longestSequence: computedTokens.reduce((longest, n) => Math.max(longest, n), 0),
     scoredTokens,
+    chosenTokens: scoredTokens,
     where: (i) => store.where(i),
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);

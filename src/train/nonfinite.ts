@@ -4,7 +4,7 @@ import type { ModelShape } from "../model/index.js";
 import { hostArray, opMethod, type Stream, Tensor, Window } from "../native/index.js";
 import { loadAddon } from "../native/load.js";
 import type { ParamStore } from "../parallel/store.js";
-import type { StepLoss } from "./pass.js";
+import type { StepLoss } from "./loss-groups.js";
 import type { Session } from "./session.js";
 
 /** Where in a step a value first was not finite. */

@@ -1,5 +1,4 @@
 import type { PackedBatch } from "../data/types.js";
-import type { Loss } from "../loss/index.js";
 import {
   type Attend,
   type HeadGroup,
@@ -22,15 +21,10 @@ import {
   planHead,
   ropeTable,
 } from "../model/index.js";
-import type { Stream, Tensor, Window } from "../native/index.js";
+import type { HostArray, Stream, Tensor, Window } from "../native/index.js";
 import type { ParamStore } from "../parallel/store.js";
 import { type BatchLimits, type Buffers, tokenBucket } from "./buffers.js";
-
-/** What a micro-batch adds to its step: its loss and the weight of its terms. */
-export interface StepLoss {
-  readonly loss: Loss;
-  readonly scale: number;
-}
+import { type StepLoss, tokenWeights } from "./loss-groups.js";
 
 /**
  * The walk over the layers: one micro-batch forward, and backward when training. It enqueues work and waits
@@ -97,7 +91,15 @@ export class Pass {
     }
     if (mode.training) for (const name of ["dResidual", "dFinal"]) this.#w[name] = perToken(name);
     const others = ["segments", "uniqueTokens", "tokenOffsets", "tokenRows", "scoredRows"];
-    const head = ["scoredLabels", "responses", "scored", "logp", "lse", "coefficient"];
+    const head = [
+      "scoredLabels",
+      "responses",
+      "tokenWeights",
+      "scored",
+      "logp",
+      "lse",
+      "coefficient",
+    ];
     const results = ["means", "losses", ...(mode.training ? ["dScored"] : [])];
     for (const name of [...others, ...head, ...results])
       this.#w[name] = buffers.tensor(name).window();
@@ -115,6 +117,7 @@ export class Pass {
     this.#layerNames = Array.from({ length: shape.numLayers }, (_, l) => `layer ${l}`);
     this.#attend = (stream, o, lse, qkv) =>
       stream.attentionForward(o, lse, qkv, this.#layout.segments, shape.numHeads, shape.numKvHeads);
+    s.fill(buffers.tensor("tokenWeights"), 0); // what losses without an SFT term are given
     s.write(buffers.tensor("ropeTable"), ropeTable(shape, limits.positions));
   }
 
@@ -123,7 +126,7 @@ export class Pass {
    * `[firstResponse, …)` of the step's buffers.
    */
   async train(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
-    const plan = this.#begin(batch, step.loss);
+    const plan = this.#begin(batch, step);
     this.#embed();
     this.#blocksUp();
     const edge = this.#finalNorm();
@@ -133,7 +136,7 @@ export class Pass {
 
   /** Forward only: means and losses as in {@link train}. */
   async evaluate(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
-    const plan = this.#begin(batch, step.loss);
+    const plan = this.#begin(batch, step);
     this.#embed();
     this.#blocksUp();
     await this.#head(plan, this.#finalNorm(), step, firstResponse, false);
@@ -186,12 +189,12 @@ export class Pass {
   // ---- the steps of the walk ---------------------------------------------------------------------------
 
   /** Uploads the micro-batch, its token count rounded up to the bucket, and points the windows at it. */
-  #begin(batch: PackedBatch, loss?: Loss): HeadPlan {
+  #begin(batch: PackedBatch, step?: StepLoss): HeadPlan {
     const bucket = tokenBucket(this.#limits.tokens);
     const T = Math.min(Math.ceil(batch.tokens.length / bucket) * bucket, this.#limits.tokens);
     if (T !== this.#tokens) for (const window of this.#perToken) window.set(0, T);
     this.#tokens = T;
-    const together = loss?.wholePairs ? 2 : 1;
+    const together = step?.loss.wholePairs ? 2 : 1;
     const plan = planHead(batch, T, this.#limits.groupRows, together);
     this.#upload("tokens", padTo(batch.tokens, T));
     this.#upload("positions", padTo(batch.positions, T));
@@ -199,6 +202,10 @@ export class Pass {
     this.#upload("scoredRows", plan.rows);
     this.#upload("scoredLabels", plan.labels);
     this.#upload("responses", plan.responses, 3);
+    if (step?.weights) {
+      const { weights, loss } = step;
+      this.#upload("tokenWeights", tokenWeights(batch, weights, loss.sftWeight!));
+    }
     if (this.#training) {
       this.#upload("rowSources", plan.sources, 2);
       this.#upload("uniqueTokens", batch.uniqueTokens);
@@ -208,7 +215,7 @@ export class Pass {
     return plan;
   }
 
-  #upload(name: string, values: Int32Array, columns = 1): void {
+  #upload(name: string, values: HostArray, columns = 1): void {
     this.#s.write(this.#w[name]!.set(0, values.length / columns), values);
   }
 
@@ -292,6 +299,7 @@ export class Pass {
         this.#w.logp!.set(0, n),
         this.#w.responses!.set(group.firstResponse, group.responses),
         step.scale,
+        this.#w.tokenWeights!.set(group.firstResponse, group.responses),
       );
       if (waiting) await waiting;
       if (!backward) continue;

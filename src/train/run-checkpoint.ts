@@ -24,6 +24,8 @@ export interface RunState {
   readonly examples: number;
   readonly examplesPerStep: number;
   readonly lossType: string;
+  /** What the loss depends on, by the recipe's keys; absent in checkpoints of earlier versions: nothing. */
+  readonly lossOptions?: Readonly<Record<string, number>>;
   readonly bf16: boolean;
   readonly prefixSharing: boolean;
   /** Tokens per micro-batch: packing decides the order of sums, so a resumed run keeps it. */
@@ -117,6 +119,11 @@ export function checkAgreement(
   const differences = (Object.keys(fixed) as (keyof typeof fixed)[])
     .filter((key) => checkpoint.state[key] !== now[key])
     .map((key) => `${fixed[key]} was ${checkpoint.state[key]} and is now ${now[key]}`);
+  const [before, after] = [checkpoint.state.lossOptions ?? {}, now.lossOptions ?? {}];
+  for (const name of new Set([...Object.keys(before), ...Object.keys(after)])) {
+    if (before[name] === after[name] || checkpoint.state.lossType !== now.lossType) continue;
+    differences.push(`${name} was ${before[name] ?? "unset"} and is now ${after[name] ?? "unset"}`);
+  }
   if (checkpoint.state.step > now.totalSteps) {
     differences.push(
       `it stands after step ${checkpoint.state.step}, beyond the run's ${now.totalSteps} steps`,

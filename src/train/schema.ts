@@ -12,7 +12,7 @@ export const trainFields = {
     .describe("Examples per device and accumulation step; packing decides the real micro-batches."),
   perDeviceEvalBatchSize: count
     .default(8)
-    .describe("The same for evaluation; never changes a result."),
+    .describe("The same for evaluation: pairs of a loss group of sft_weight, else without effect."),
   gradientAccumulationSteps: count
     .default(1)
     .describe("An optimizer step is a mean over batch size x accumulation x ranks examples."),

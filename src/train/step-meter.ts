@@ -1,6 +1,7 @@
 import type { PackedBatch } from "../data/types.js";
 import type { Tensor } from "../native/index.js";
 import type { StepRecord } from "../report/records.js";
+import { type StepLoss, sftShares } from "./loss-groups.js";
 import { responseMetrics } from "./metrics.js";
 import type { Session } from "./session.js";
 
@@ -14,15 +15,13 @@ type StepFacts = Pick<StepRecord, "step" | "epoch" | "learning_rate">;
 export class StepMeter {
   readonly #session: Session;
   readonly #clip: Tensor;
-  readonly #pairs: boolean;
   #waiting: Promise<StepRecord> | undefined;
   /** When the stream finished the step before, in ms. */
   #lastDone = 0;
 
-  constructor(session: Session, clip: Tensor, pairs: boolean) {
+  constructor(session: Session, clip: Tensor) {
     this.#session = session;
     this.#clip = clip;
-    this.#pairs = pairs;
   }
 
   /**
@@ -31,12 +30,14 @@ export class StepMeter {
    */
   end(
     facts: StepFacts,
-    examples: number,
     batches: readonly PackedBatch[],
+    { loss, weights }: StepLoss,
     responses: number,
     begun: number,
   ): void {
     const real = batches.reduce((sum, batch) => sum + batch.realTokens, 0);
+    const examples = batches.reduce((sum, batch) => sum + batch.examples, 0);
+    const shares = weights && sftShares(batches, weights);
     const computed = batches.reduce((sum, batch) => sum + batch.tokens.length, 0);
     const results = this.#session.readResponses(responses);
     const norm = this.#session.stream.read(this.#clip) as Promise<Float32Array>;
@@ -44,7 +45,7 @@ export class StepMeter {
       const done = performance.now();
       const seconds = (done - Math.max(this.#lastDone, begun)) / 1e3;
       this.#lastDone = done;
-      const metrics = responseMetrics(means, losses, this.#pairs);
+      const metrics = responseMetrics(means, losses, loss.examples === "pairs", shares);
       return {
         step: facts.step,
         epoch: facts.epoch,

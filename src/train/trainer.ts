@@ -3,7 +3,7 @@ import { writeFileAtomic } from "../checkpoint/files.js";
 import { type ConfigFile, readConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
 import { ConfigError, MemoryError } from "../errors.js";
-import { type Loss, losses } from "../loss/index.js";
+import { createLoss, type Loss } from "../loss/index.js";
 import { readModelShape } from "../model/index.js";
 import { type DeviceName, freeDeviceMemory, requireDevice } from "../native/index.js";
 import {
@@ -98,6 +98,7 @@ async function trainLocked(
     lossType: loss.name,
     bf16: config.bf16,
     prefixSharing: config.prefixSharing,
+    lossOptions: lossOptions(loss, config),
     maxTokens: plan.limits.tokens,
     totalSteps: plan.totalSteps,
   } as const;
@@ -204,8 +205,15 @@ function allocate<T>(plan: RunPlan, make: () => T): T {
 
 /** Data are loaded and memory is planned by the recipe's loss_type, so a given loss has to fit it. */
 function chooseLoss(given: Loss | undefined, config: Config): Loss {
-  const named = losses[config.lossType];
-  if (given === undefined || given.examples === named.examples) return given ?? named;
+  const named = createLoss(config);
+  if (given === undefined) return named;
+  if (config.sftWeight > 0 && given.sftWeight !== config.sftWeight) {
+    throw new ConfigError(
+      `sft_weight is ${config.sftWeight}, and loss "${given.name}" has an SFT term of weight ${given.sftWeight ?? 0}`,
+      { hint: "leave sft_weight out of the recipe; a loss of your own adds such a term itself" },
+    );
+  }
+  if (given.examples === named.examples) return given;
   const lossType = given.examples === "pairs" ? "SimPER" : "sft";
   throw new ConfigError(
     `loss "${given.name}" trains on ${given.examples}, and loss_type ${config.lossType} prepares ${named.examples}`,
@@ -214,3 +222,10 @@ function chooseLoss(given: Loss | undefined, config: Config): Loss {
 }
 
 function ignore(): void {}
+/** What a resumed run must agree on besides the loss's name. Loss groups matter to an SFT term only. */
+function lossOptions(loss: Loss, config: Config): Readonly<Record<string, number>> {
+  if (!loss.sftWeight) return loss.options ?? {};
+  const { perDeviceTrainBatchSize } = config;
+  return { ...loss.options, per_device_train_batch_size: perDeviceTrainBatchSize };
+}
+

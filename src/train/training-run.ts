@@ -11,6 +11,7 @@ import { learningRate, type ScheduleOptions } from "../optim/schedule.js";
 import type { Reporter, TrainerState } from "../report/index.js";
 import { evaluate } from "./evaluate.js";
 import type { RunData } from "./examples.js";
+import { stepLoss } from "./loss-groups.js";
 import { createMilestones, type Milestones } from "./milestones.js";
 import { firstNonFinite } from "./nonfinite.js";
 import { removeOldCheckpoints } from "./output-dir.js";
@@ -83,7 +84,7 @@ export class TrainingRun {
     this.#schedule = scheduleOptions(config, totalSteps);
     this.#order = createOrder({ count, perStep, shuffle: config.shuffle, seed: config.seed });
     this.#milestones = createMilestones(config, { count, perStep, totalSteps });
-    this.#meter = new StepMeter(session, this.#optimizer.clip, this.#loss.examples === "pairs");
+    this.#meter = new StepMeter(session, this.#optimizer.clip);
   }
 
   /** Trains to the last step, or until stopped; then writes the model, or a checkpoint to go on from. */
@@ -126,7 +127,7 @@ export class TrainingRun {
   async #enqueueStep(): Promise<void> {
     const { session } = this.#parts;
     const { stream, store, pass } = session;
-    const { members, batches, stepLoss } = this.#work(this.#step);
+    const { batches, terms } = this.#work(this.#step);
     this.#step++;
     const rate = learningRate(this.#schedule, this.#step);
     const epoch = this.#milestones.epochsAfter(this.#step);
@@ -136,7 +137,7 @@ export class TrainingRun {
     for (const block of store.blocks) stream.fill(block.grad, 0);
     let responses = 0;
     for (const batch of batches) {
-      await pass.train(batch, stepLoss, responses);
+      await pass.train(batch, terms, responses);
       responses += batch.responses.length / 3;
     }
     await this.#reportLast();
@@ -144,18 +145,21 @@ export class TrainingRun {
     this.#optimizer.step(stream, this.#step, rate);
     stream.popRange();
     stream.popRange();
-    this.#examples += members.length;
-    this.#meter.end(facts, members.length, batches, responses, began);
+    for (const { examples } of batches) this.#examples += examples;
+    this.#meter.end(facts, batches, terms, responses, began);
   }
 
-  /** The micro-batches of a step (from 0) and what its losses are scaled with. */
+  /** The micro-batches of a step (from 0) and what its loss weighs them with. */
   #work(step: number) {
-    const { data, plan } = this.#parts;
+    const { config, data, plan } = this.#parts;
+    const { scoredTokens, chosenTokens } = data.train;
     const members = this.#order(step);
-    const scoredTokens = members.reduce((sum, i) => sum + data.train.scoredTokens[i]!, 0);
-    const scale = this.#loss.scale({ examples: members.length, scoredTokens });
-    const batches = data.train.pack(members, plan.limits.tokens);
-    return { members, batches, stepLoss: { loss: this.#loss, scale } };
+    const counts = {
+      scoredTokens: members.map((i) => scoredTokens[i]!),
+      chosenTokens: members.map((i) => chosenTokens[i]!),
+    };
+    const terms = stepLoss(this.#loss, counts, config.perDeviceTrainBatchSize);
+    return { batches: data.train.pack(members, plan.limits.tokens), terms };
   }
 
   /**
@@ -180,8 +184,8 @@ export class TrainingRun {
   async #failure(step: number, what: string): Promise<NumericsError> {
     const { session, shape } = this.#parts;
     await session.stream.done();
-    const { batches, stepLoss } = this.#work(step - 1);
-    const first = await firstNonFinite(session, shape, batches, stepLoss);
+    const { batches, terms } = this.#work(step - 1);
+    const first = await firstNonFinite(session, shape, batches, terms);
     const why = first
       ? `first in ${first}`
       : "every value of its passes is finite, but the square of a gradient or a sum of losses is not";

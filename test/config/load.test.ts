@@ -227,10 +227,13 @@ test("a value that does not fit is refused with its place, what was expected and
       "save_strategy: step",
       '4:16  save_strategy: expected one of "no", "steps", "epoch", received "step" (did you mean "steps"?)',
     ],
-    ["loss_type: hinge", '4:12  loss_type: "hinge" is not supported yet; use "SimPER", "sft"'],
+    [
+      "loss_type: kto",
+      '4:12  loss_type: "kto" is not supported yet; use "SimPER", "sigmoid", "hinge", "sft"',
+    ],
     [
       "loss_type: simper",
-      '4:12  loss_type: expected one of "SimPER", "sft", received "simper" (did you mean "SimPER"?)',
+      '4:12  loss_type: expected one of "SimPER", "sigmoid", "hinge", "sft", received "simper" (did you mean "SimPER"?)',
     ],
     [
       "optim: adafactor",
@@ -277,8 +280,12 @@ test("rules between keys", () => {
       /^my-run\.yaml:4:17 {2}dataset_splits: training needs a split whose name contains "train"/,
     ],
     [
-      "sft_weight: 0.5",
-      /^my-run\.yaml:4:13 {2}sft_weight: an SFT term beside the loss is not supported yet; use 0$/,
+      "loss_type: sft\nsft_weight: 0.5",
+      /^my-run\.yaml:5:13 {2}sft_weight: an SFT term is added to a loss on pairs, and loss_type sft has none, received 0\.5; leave it out, or set loss_type to SimPER, sigmoid or hinge$/,
+    ],
+    [
+      "loss_type: hinge\nbeta: 0",
+      /^my-run\.yaml:5:7 {2}beta: expected more than 0 with loss_type hinge, received 0: every pair would have the same loss and no gradient$/,
     ],
   ];
   for (const [lines, message] of cases) assert.match(refusal(`${minimal}${lines}\n`), message);
@@ -330,6 +337,19 @@ test("keys that change nothing are accepted and named in one notice", () => {
   assert.match(notices[0]!, /report_to \(metrics are written to metrics\.jsonl\)/);
   assert.match(notices[0]!, /hub_model_id \(nothing is uploaded\)/);
   assert.doesNotMatch(notices[0]!, /use_peft|torch_dtype|push_to_hub/);
+});
+
+test("options that a loss does not read are named, and those that it reads are not", () => {
+  const options = "beta: 2.5\ngamma_beta_ratio: 0.3\nlabel_smoothing: 0.1\nsft_weight: 0.2\n";
+  const notices = (lossType: string) =>
+    loadRecipe(write(`${minimal}${lengths}loss_type: ${lossType}\n${options}`)).notices;
+  assert.deepEqual(notices("SimPER"), [
+    "accepted, no effect: beta, gamma_beta_ratio, label_smoothing (SimPER does not use it)",
+  ]);
+  assert.deepEqual(notices("sigmoid"), []);
+  assert.deepEqual(notices("hinge"), [
+    "accepted, no effect: label_smoothing (hinge does not use it)",
+  ]);
 });
 
 test("warmup_steps wins over warmup_ratio and says so", () => {

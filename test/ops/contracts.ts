@@ -91,6 +91,53 @@ const ropeIndices: Contract["badIndices"] = [
 ];
 
 const attention = { qkv: f32(3, 16), segments: table([1, 4], 0, 3, 0, 0), heads: 2, kvHeads: 1 };
+const pairResponse = {
+  mean: f32(2),
+  loss: f32(2),
+  coefficient: f32(5),
+  logp: f32(5),
+  responses: table([2, 3], 0, 2, 0, 2, 5, 1),
+  tokenWeight: f32(2),
+  scale: 0.5,
+};
+
+const pairBroken: Contract["broken"] = [
+  ...responseBroken,
+  [
+    { mean: f32(3), loss: f32(3), responses: i32(3, 3) },
+    "responses has 3 rows, expected an even number: two for each pair",
+  ],
+  [{ tokenWeight: f32(1) }, "token_weight has shape (1), expected (2) = rows of responses"],
+  [{ tokenWeight: i32(2) }, "token_weight has dtype i32, expected f32"],
+  [{ tokenWeight: over("mean", f32(2)) }, "mean overlaps token_weight, expected memory of its own"],
+  [{ tokenWeight: over("loss", f32(2)) }, "loss overlaps token_weight, expected memory of its own"],
+  [
+    { tokenWeight: over("coefficient", f32(2)) },
+    "coefficient overlaps token_weight, expected memory of its own",
+  ],
+];
+
+const marginBroken: Contract["broken"] = [
+  ...pairBroken,
+  [{ beta: Number.NaN }, "beta is nan, expected a finite number"],
+  [
+    { gammaBetaRatio: Number.NEGATIVE_INFINITY },
+    "gamma_beta_ratio is -inf, expected a finite number",
+  ],
+];
+
+const pairIndices: Contract["badIndices"] = [
+  ...responseIndices,
+  [
+    { responses: table([2, 3], 0, 2, 1, 2, 5, 0) },
+    /responses\[0\] is \{0, 2, 1\}, expected side 0 \(chosen\) in even rows and side 1 \(rejected\) in odd ones/,
+  ],
+  [
+    { responses: table([2, 3], 0, 2, 0, 2, 5, 0) },
+    /responses\[1\] is \{2, 5, 0\}, expected side 0 \(chosen\) in even rows and side 1 \(rejected\) in odd ones/,
+  ],
+];
+
 
 const attentionBroken: Contract["broken"] = [
   [{ heads: 3, kvHeads: 2 }, "heads is 3, expected a multiple of kv_heads = 2"],
@@ -520,3 +567,20 @@ export const contracts: readonly Contract[] = [
     ],
   },
 ];
+  { op: "simperSftLoss", valid: pairResponse, broken: pairBroken, badIndices: pairIndices },
+  {
+    op: "sigmoidLoss",
+    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25, labelSmoothing: 0.1 },
+    broken: [
+      ...marginBroken,
+      [{ labelSmoothing: 1.5 }, "label_smoothing is 1.5, expected 0 to 1"],
+      [{ labelSmoothing: Number.NaN }, "label_smoothing is nan, expected 0 to 1"],
+    ],
+    badIndices: pairIndices,
+  },
+  {
+    op: "hingeLoss",
+    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25 },
+    broken: marginBroken,
+    badIndices: pairIndices,
+  },

@@ -10,6 +10,8 @@ import * as logprob from "./logprob.js";
 import * as matmul from "./matmul.js";
 import * as rmsnorm from "./rmsnorm.js";
 import * as rope from "./rope.js";
+import * as pairLoss from "./pair-loss.js";
+import * as qkNorm from "./qk-norm.js";
 import * as rows from "./rows.js";
 import * as sftLoss from "./sft-loss.js";
 import * as simperLoss from "./simper-loss.js";
@@ -37,4 +39,5 @@ const FILES: readonly CaseFile[] = [
 ];
 
 /** Every case of every op, in the order of the op table. */
+  pairLoss,
 export const allCases: readonly OpCase[] = FILES.flatMap((file) => Object.values(file).flat());
