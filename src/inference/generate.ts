@@ -108,7 +108,7 @@ async function answer(
   }
   while (active.length > 0) {
     signal?.throwIfAborted();
-    const { packed, slots, ranges } = packTokens(active);
+    const { packed, slots, ranges } = packTokens(active, shape.slidingWindow);
     const chosen = await step(session, shape, packed, keys.decode(slots, ranges), active, sampler);
     active = next(active, chosen);
   }
@@ -177,13 +177,18 @@ function packPrompts(group: readonly Sequence[]): { packed: PackedBatch; slots: 
 }
 
 /** The newest token of each sequence; `ranges` are the cache rows that it sees, its own included. */
-function packTokens(active: readonly Sequence[]) {
+function packTokens(active: readonly Sequence[], slidingWindow: number | null) {
+  const window = slidingWindow ?? Number.POSITIVE_INFINITY;
   const last = ({ prompt, answer }: Sequence) => prompt.length + answer.length - 1;
   const tokens = Int32Array.from(active, ({ answer }) => answer.at(-1)!);
   const positions = Int32Array.from(active, last);
   const slots = Int32Array.from(active, (sequence) => sequence.cache + last(sequence));
   const ranges = Int32Array.from(
-    active.flatMap((sequence) => [sequence.cache, last(sequence) + 1]),
+    active.flatMap((sequence) => {
+      const length = last(sequence) + 1;
+      const seen = Math.min(length, window);
+      return [sequence.cache + length - seen, seen];
+    }),
   );
   const rows = active.map((_, i) => i);
   return { packed: inferenceBatch(tokens, positions, [], rows), slots, ranges };

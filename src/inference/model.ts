@@ -1,6 +1,6 @@
 import { readConfigFile } from "../checkpoint/model-directory.js";
 import { ConfigError } from "../errors.js";
-import { type ModelShape, readModelShape } from "../model/index.js";
+import { checkPositions, type ModelShape, readModelShape } from "../model/index.js";
 import type { DeviceName } from "../native/index.js";
 import type { BatchLimits } from "../train/buffers.js";
 import { loadWeights } from "../train/model-source.js";
@@ -68,7 +68,7 @@ export function disposeModel(source: ModelSource): void {
  * weights, or with weights that are read now and freed at the end.
  *
  * @throws ConfigError for a model that was disposed, or that is asked to compute in another way than it was
- *   loaded for.
+ *   loaded for; for sequences that its rope scaling does not reach.
  */
 export async function* withSession<T>(
   source: ModelSource,
@@ -77,6 +77,7 @@ export async function* withSession<T>(
   work: (session: Session) => AsyncGenerator<T>,
 ): AsyncGenerator<T> {
   const { shape } = source;
+  checkPositions(shape, size.positions, "the longest sequence");
   const rows = Math.floor(LOGITS_BYTES / (4 * shape.vocabSize) / 32) * 32;
   const limits: BatchLimits = {
     tokens: Math.ceil(size.tokens / 16) * 16,

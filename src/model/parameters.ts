@@ -4,7 +4,7 @@ import type { Tensor } from "../native/index.js";
 export interface ParameterSpec {
   readonly name: string;
   readonly shape: readonly number[];
-  /** Weight decay applies to matrices, not to norms. */
+  /** Weight decay applies to matrices, not to norms and biases. */
   readonly decay: boolean;
   /** Checkpoint tensors stacked in the first dimension: `{ name: "…q_proj.weight", rows }`. */
   readonly parts: readonly { readonly name: string; readonly rows: number }[];
@@ -13,7 +13,7 @@ export interface ParameterSpec {
 /** The parameters of one block, or of the edge block (embedding, final norm, head). */
 export interface BlockSpec {
   readonly name: string;
-  /** Matrices first, norms last, so that a flat buffer has one weight-decay boundary. */
+  /** Matrices first, vectors last, so that a flat buffer has one weight-decay boundary. */
   readonly parameters: readonly ParameterSpec[];
 }
 
@@ -30,9 +30,13 @@ export function matrix(
   return { name, shape: [rows, columns], decay: true, parts };
 }
 
-/** The weight vector of a norm. */
-export function norm(name: string, size: number, tensor: string): ParameterSpec {
-  return { name, shape: [size], decay: false, parts: [{ name: tensor, rows: size }] };
+/** The weight of a norm, or a bias stacked from several. */
+export function vector(
+  name: string,
+  parts: readonly { name: string; rows: number }[],
+): ParameterSpec {
+  const size = parts.reduce((sum, part) => sum + part.rows, 0);
+  return { name, shape: [size], decay: false, parts };
 }
 
 /** A buffer with one row per token (or per scored row): its element type and the shape of a row. */

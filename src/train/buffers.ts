@@ -1,7 +1,7 @@
 import {
-  llamaActivations,
-  llamaBackwardScratch,
-  llamaScratch,
+  decoderActivations,
+  decoderBackwardScratch,
+  decoderScratch,
   type ModelShape,
   type RowSpec,
 } from "../model/index.js";
@@ -81,13 +81,13 @@ export function passBuffers(
   add("batch", "tokenWeights", "f32", R);
   add("batch", "ropeTable", "f32", positions, shape.headDim);
 
-  const { x, ...rest } = llamaActivations(shape);
+  const { x, ...rest } = decoderActivations(shape);
   // Without a backward one set serves all layers; with checkpointing each layer keeps only its input.
   const inputs = mode.training ? shape.numLayers : 1;
   const sets = mode.training && !mode.checkpointing ? shape.numLayers : 1;
   for (let l = 0; l < inputs; l++) rows("activations", `layer.${l}.`, { x });
   for (let l = 0; l < sets; l++) rows("activations", `layer.${l}.`, rest);
-  rows("activations", "scratch.", llamaScratch(shape));
+  rows("activations", "scratch.", decoderScratch(shape));
   add("activations", "last", dtype, T, C);
   add("activations", "lastRstd", "f32", T);
   add("activations", "final", dtype, T, C);
@@ -99,7 +99,7 @@ export function passBuffers(
   add("head", "coefficient", "f32", N);
   if (mode.training) {
     add("head", "dScored", dtype, N, C);
-    rows("backward scratch", "scratch.", llamaBackwardScratch(shape));
+    rows("backward scratch", "scratch.", decoderBackwardScratch(shape));
     add("backward scratch", "dResidual", dtype, T, C);
     add("backward scratch", "dFinal", dtype, T, C);
   }

@@ -1,22 +1,23 @@
 import type { PackedBatch } from "../data/types.js";
 import {
   type Attend,
+  attentionWindow,
+  type DecoderActivations,
+  type DecoderBackwardScratch,
+  type DecoderBlock,
+  type DecoderEdge,
+  type DecoderScratch,
+  decoderActivations,
+  decoderBackward,
+  decoderBackwardScratch,
+  decoderForward,
+  decoderRecompute,
+  decoderScratch,
   type HeadGroup,
   type HeadPlan,
   headBackward,
   headForward,
   type Layout,
-  type LlamaActivations,
-  type LlamaBackwardScratch,
-  type LlamaBlock,
-  type LlamaEdge,
-  type LlamaScratch,
-  llamaActivations,
-  llamaBackward,
-  llamaBackwardScratch,
-  llamaForward,
-  llamaRecompute,
-  llamaScratch,
   type ModelShape,
   planHead,
   ropeTable,
@@ -39,9 +40,9 @@ export class Pass {
   readonly #checkpointing: boolean;
   /** Windows that follow the token count T of the micro-batch. */
   readonly #perToken: Window[] = [];
-  readonly #layers: LlamaActivations[];
+  readonly #layers: DecoderActivations[];
   /** When not training only what the forward needs. */
-  readonly #scratch: LlamaScratch & LlamaBackwardScratch;
+  readonly #scratch: DecoderScratch & DecoderBackwardScratch;
   readonly #layout: Layout;
   readonly #w: Record<string, Window> = {};
   readonly #logits: { readonly f32: Window; readonly d: Window };
@@ -70,7 +71,7 @@ export class Pass {
       return window;
     };
     const shared = mode.checkpointing || !mode.training;
-    const own = Object.keys(llamaActivations(shape)) as (keyof LlamaActivations)[];
+    const own = Object.keys(decoderActivations(shape)) as (keyof DecoderActivations)[];
     const set = new Map<string, Window>();
     this.#layers = Array.from({ length: shape.numLayers }, (_, l) => {
       const tensors = own.map((name) => {
@@ -79,13 +80,13 @@ export class Pass {
         if (!set.has(key)) set.set(key, perToken(key));
         return [name, set.get(key)!] as const;
       });
-      return Object.fromEntries(tensors) as unknown as LlamaActivations;
+      return Object.fromEntries(tensors) as unknown as DecoderActivations;
     });
-    const backward = mode.training ? Object.keys(llamaBackwardScratch(shape)) : [];
-    const scratch = [...Object.keys(llamaScratch(shape)), ...backward];
+    const backward = mode.training ? Object.keys(decoderBackwardScratch(shape)) : [];
+    const scratch = [...Object.keys(decoderScratch(shape)), ...backward];
     this.#scratch = Object.fromEntries(
       scratch.map((name) => [name, perToken(`scratch.${name}`)]),
-    ) as unknown as LlamaScratch & LlamaBackwardScratch;
+    ) as unknown as DecoderScratch & DecoderBackwardScratch;
     for (const name of ["last", "lastRstd", "final", "tokens", "positions", "rowSources"]) {
       this.#w[name] = perToken(name);
     }
@@ -107,6 +108,7 @@ export class Pass {
       positions: this.#w.positions!,
       segments: this.#w.segments!,
       ropeTable: buffers.tensor("ropeTable"),
+      window: attentionWindow(shape, limits.positions),
     };
     const logits = buffers.tensor("logits");
     const dtype = this.#layers[0]!.x.dtype;
@@ -115,8 +117,10 @@ export class Pass {
     const d = dtype === "f32" ? logits : logits.view([rows, V], { dtype, rowStride: 2 * V });
     this.#logits = { f32: logits.window(), d: d.window() };
     this.#layerNames = Array.from({ length: shape.numLayers }, (_, l) => `layer ${l}`);
+    const { numHeads, numKvHeads } = shape;
+    const { segments, window } = this.#layout;
     this.#attend = (stream, o, lse, qkv) =>
-      stream.attentionForward(o, lse, qkv, this.#layout.segments, shape.numHeads, shape.numKvHeads);
+      stream.attentionForward(o, lse, qkv, segments, numHeads, numKvHeads, window);
     s.fill(buffers.tensor("tokenWeights"), 0); // what losses without an SFT term are given
     s.write(buffers.tensor("ropeTable"), ropeTable(shape, limits.positions));
   }
@@ -219,11 +223,11 @@ export class Pass {
     this.#s.write(this.#w[name]!.set(0, values.length / columns), values);
   }
 
-  #edge(): LlamaEdge {
-    return this.#store.acquire(this.#shape.numLayers) as LlamaEdge;
+  #edge(): DecoderEdge {
+    return this.#store.acquire(this.#shape.numLayers) as DecoderEdge;
   }
 
-  #headWeight(edge: LlamaEdge): Tensor {
+  #headWeight(edge: DecoderEdge): Tensor {
     return this.#shape.tiedEmbeddings ? edge.embedding : edge.head;
   }
 
@@ -237,9 +241,9 @@ export class Pass {
     for (let l = 0; l < numLayers; l++) {
       this.#s.pushRange(this.#layerNames[l]!);
       if (l + 1 < numLayers) this.#store.prefetch(l + 1);
-      const w = this.#store.acquire(l) as LlamaBlock;
+      const w = this.#store.acquire(l) as DecoderBlock;
       const before = l === 0 ? null : this.#layers[l - 1]!.mid;
-      llamaForward(
+      decoderForward(
         this.#s,
         this.#shape,
         w,
@@ -255,7 +259,7 @@ export class Pass {
     this.#s.popRange();
   }
 
-  #finalNorm(): LlamaEdge {
+  #finalNorm(): DecoderEdge {
     const edge = this.#edge();
     const { last, lastRstd, final } = this.#w;
     const mid = this.#layers.at(-1)!.mid;
@@ -279,7 +283,7 @@ export class Pass {
   /** LM head, log-probabilities and loss by groups of whole responses; with `backward`, d scored and dW too. */
   async #head(
     plan: HeadPlan,
-    edge: LlamaEdge,
+    edge: DecoderEdge,
     step: StepLoss,
     firstResponse: number,
     backward: boolean,
@@ -325,7 +329,7 @@ export class Pass {
     }
   }
 
-  #logProbs(edge: LlamaEdge): void {
+  #logProbs(edge: DecoderEdge): void {
     const { logp, lse, scored, scoredLabels } = this.#w;
     headForward(
       this.#s,
@@ -338,9 +342,9 @@ export class Pass {
     );
   }
 
-  #headBackward(edge: LlamaEdge): void {
+  #headBackward(edge: DecoderEdge): void {
     const { lse, scored, dScored, scoredLabels, coefficient } = this.#w;
-    const dEdge = this.#store.gradients(this.#shape.numLayers) as LlamaEdge;
+    const dEdge = this.#store.gradients(this.#shape.numLayers) as DecoderEdge;
     const dHead = this.#shape.tiedEmbeddings ? dEdge.embedding : dEdge.head;
     const { f32, d } = this.#logits;
     headBackward(
@@ -357,24 +361,24 @@ export class Pass {
     );
   }
 
-  #backward(edge: LlamaEdge): void {
+  #backward(edge: DecoderEdge): void {
     const s = this.#s;
     const { numLayers } = this.#shape;
     const { dResidual, dFinal, dScored, rowSources, last, lastRstd } = this.#w;
-    const dEdge = this.#store.gradients(numLayers) as LlamaEdge;
+    const dEdge = this.#store.gradients(numLayers) as DecoderEdge;
     s.pushRange("backward");
     s.scatterRows(dFinal!, dScored!.set(0, this.#w.scoredRows!.rows), rowSources!);
     s.rmsnormBackward(dResidual!, dEdge.norm, dFinal!, last!, edge.norm, lastRstd!);
     for (let l = numLayers - 1; l >= 0; l--) {
       s.pushRange(this.#layerNames[l]!);
       if (l > 0) this.#store.prefetch(l - 1);
-      const w = this.#store.acquire(l) as LlamaBlock;
+      const w = this.#store.acquire(l) as DecoderBlock;
       const a = this.#layers[l]!;
       if (this.#checkpointing) {
-        llamaRecompute(s, this.#shape, w, a, this.#scratch, this.#layout, this.#attend);
+        decoderRecompute(s, this.#shape, w, a, this.#scratch, this.#layout, this.#attend);
       }
-      const dW = this.#store.gradients(l) as LlamaBlock;
-      llamaBackward(s, this.#shape, dResidual!, dW, w, a, this.#scratch, this.#layout);
+      const dW = this.#store.gradients(l) as DecoderBlock;
+      decoderBackward(s, this.#shape, dResidual!, dW, w, a, this.#scratch, this.#layout);
       this.#store.release(l);
       this.#store.reduce(l);
       s.popRange();

@@ -8,8 +8,8 @@ import { MemoryError } from "../errors.js";
 import { losses } from "../loss/index.js";
 import {
   type BlockSpec,
-  llamaBlock,
-  llamaEdge,
+  checkPositions,
+  familyOf,
   type ModelShape,
   parameterCount,
 } from "../model/index.js";
@@ -88,8 +88,9 @@ export interface AvailableMemory {
 
 /** Blocks of the model in the store's order: layers, then the edge. */
 export function modelBlocks(shape: ModelShape): BlockSpec[] {
-  const layers = Array.from({ length: shape.numLayers }, (_, l) => llamaBlock(shape, l));
-  return [...layers, llamaEdge(shape)];
+  const family = familyOf(shape);
+  const layers = Array.from({ length: shape.numLayers }, (_, l) => family.block(shape, l));
+  return [...layers, family.edge(shape)];
 }
 
 /**
@@ -109,6 +110,8 @@ export function planRun(
 ): RunPlan {
   const [enoughTokens, logitsBytes] =
     device === undefined ? [ENOUGH_TOKENS, LOGITS_BYTES] : [GPU_ENOUGH_TOKENS, GPU_LOGITS_BYTES];
+  const longestSequence = Math.max(1, train.longestSequence, test.longestSequence);
+  checkPositions(shape, longestSequence, "the longest sequence of the run");
   const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
   const longest = [...train.computedTokens, ...test.computedTokens].reduce(
     (a, b) => Math.max(a, b),

@@ -132,21 +132,20 @@ for (const [name, [change, message]] of Object.entries(tensorCases)) {
 
 // Fields that change the arithmetic; each is named with what was expected.
 const configCases: readonly [Record<string, unknown>, RegExp][] = [
-  [{ model_type: "gpt2" }, /config\.json: model_type: expected one of llama, received "gpt2"/],
+  [
+    { model_type: "gpt2" },
+    /config\.json: model_type: expected one of llama, mistral, qwen2, qwen3, received "gpt2"/,
+  ],
   [{ attention_bias: true }, /config\.json: attention_bias: expected false, received true/],
   [{ mlp_bias: true }, /mlp_bias: expected false, received true/],
   [{ hidden_act: "gelu" }, /hidden_act: expected "silu" or "swish", received "gelu"/],
   [
     { rope_scaling: { rope_type: "llama3", factor: 8 } },
-    /rope_scaling\.rope_type: expected "default", received "llama3"/,
+    /rope_scaling\.low_freq_factor: expected a number above 0, received nothing/,
   ],
   [
-    { rope_scaling: { type: "linear", factor: 2 } },
-    /rope_scaling\.rope_type: .* received "linear"/,
-  ],
-  [
-    { rope_parameters: { rope_type: "yarn", rope_theta: 1e4 } },
-    /rope_parameters\.rope_type: expected "default", received "yarn"/,
+    { rope_scaling: { type: "longrope", factor: 2 } },
+    /rope_scaling\.rope_type: expected one of default, linear, .*, received "longrope"/,
   ],
   [{ sliding_window: 4096 }, /sliding_window: expected this field to be absent, received 4096/],
   [{ num_key_value_heads: 4 }, /num_key_value_heads: expected a divisor of 6/],
