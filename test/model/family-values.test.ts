@@ -90,11 +90,11 @@ for (const family of families) {
       for (const [tensor, { norm, at, values }] of Object.entries(expected.gradients)) {
         const gradient = gradients.get(tensor)!;
         const found = Math.hypot(...gradient);
-        // The promise is 1e-3.
-        assert.ok(Math.abs(found - norm) < 1e-4 * norm, `${tensor}: norm ${found}, not ${norm}`);
+        // The promise is 1e-3; measured 2e-6, f32 rounding through two layers.
+        assert.ok(Math.abs(found - norm) < 2e-5 * norm, `${tensor}: norm ${found}, not ${norm}`);
         for (const [i, value] of values.entries()) {
           const error = Math.abs(gradient[at[i]!]! - value);
-          assert.ok(error < 1e-4 * norm, `${tensor}[${at[i]}]: off by ${error}`);
+          assert.ok(error < 2e-5 * norm, `${tensor}[${at[i]}]: off by ${error}`);
         }
       }
     });
