@@ -214,6 +214,6 @@ function inferenceBatch(
     tokenRows: none,
     realTokens: tokens.length,
     examples: rows.length,
+    members: Int32Array.from(rows.keys()),
   };
 }
-    members: Int32Array.from(rows.keys()),
