@@ -59,11 +59,12 @@ async function attention(H, K, D, length) {
     stream.write(segments, Int32Array.from(rows.flat()));
     const pairs = (batch * H * length * (length + 1)) / 2;
     const sizes = `${batch} x ${length}, H ${H}, K ${K}, D ${D}`;
-    const forward = () => stream.attentionForward(o, lse, qkv, segments, H, K);
+    const forward = () => stream.attentionForward(o, lse, qkv, segments, H, K, 0);
     row("attention forward", sizes, median(await timeOp(stream, forward, limits)), {
       flops: 4 * D * pairs,
     });
-    const backward = () => stream.attentionBackward(dQkv, delta, dO, o, lse, qkv, segments, H, K);
+    const backward = () =>
+      stream.attentionBackward(dQkv, delta, dO, o, lse, qkv, segments, H, K, 0);
     row("attention backward", sizes, median(await timeOp(stream, backward, limits)), {
       flops: 10 * D * pairs,
     });

@@ -63,8 +63,8 @@ try {
   s.write(x, qkv);
   s.write(gradient, dO);
   s.write(ranges, segments);
-  s.attentionForward(o, lse, x, ranges, H, K); // enqueued; nothing has been waited for yet
-  s.attentionBackward(dx, delta, gradient, o, lse, x, ranges, H, K);
+  s.attentionForward(o, lse, x, ranges, H, K, 0); // enqueued; nothing has been waited for yet
+  s.attentionBackward(dx, delta, gradient, o, lse, x, ranges, H, K, 0);
   const expected = textbook();
   const off = [
     difference(expected.o, await s.read(o)),

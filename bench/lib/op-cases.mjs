@@ -120,7 +120,7 @@ export function opBenches(model, pairs) {
       bytes: T * (wide + C) * e,
       flops: 4 * D * H * keys,
       tensors: attention,
-      run: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K),
+      run: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K, 0),
     },
     {
       op: "attention_backward",
@@ -128,9 +128,9 @@ export function opBenches(model, pairs) {
       bytes: T * (2 * wide + 2 * C) * e,
       flops: 10 * D * H * keys,
       tensors: { ...attention, dQkv: zero(x, T, wide), delta: zero("f32", T, H), dO: rows(C) },
-      prepare: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K),
+      prepare: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K, 0),
       run: (s, t) =>
-        s.attentionBackward(t.dQkv, t.delta, t.dO, t.o, t.lse, t.qkv, t.segments, H, K),
+        s.attentionBackward(t.dQkv, t.delta, t.dO, t.o, t.lse, t.qkv, t.segments, H, K, 0),
     },
     {
       ...{ op: "swiglu_forward", sizes: `T ${T}, F ${F}`, bytes: 3 * T * F * e },

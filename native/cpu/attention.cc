@@ -3,10 +3,11 @@
 //   o = softmax(q·kᵀ/√D + mask)·v        lse = logsumexp of each row, kept for the backward
 //
 //   One task: a query tile (about 192 rows: positions × the G query heads of one key/value head)
-//   over all key tiles it sees, in the order of rows; tasks go out longest first. attention_work.h
-//   cuts the tiles, attention_online.h has the algorithm, attention_tiles.h the f32 micro-kernel,
-//   attention_amx.h the bf16 tiles that bf16 inputs take where the CPU has them (p is rounded to
-//   bf16 before p·v, all else stays f32). No (T,T) matrix exists.
+//   over all key tiles it sees, in the order of rows; tasks go out longest first. Key tiles outside
+//   the window of every row are not visited; in those at its edge, what is outside is masked.
+//   attention_work.h cuts the tiles, attention_online.h has the algorithm, attention_tiles.h the
+//   f32 micro-kernel, attention_amx.h the bf16 tiles that bf16 inputs take where the CPU has them
+//   (p is rounded to bf16 before p·v, all else stays f32). No (T,T) matrix exists.
 //
 //   Cost: 4·D flops per visible couple (query, key) and query head, and one exponential; diagonals
 //   are rounded up to 16 keys, to 32 with AMX. Measured on one core of a shared Xeon (AVX-512,
@@ -23,11 +24,11 @@
 namespace simper::cpu {
 
 void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segments, int64_t heads,
-                       int64_t kv_heads) {
+                       int64_t kv_heads, int64_t window) {
   using namespace attention;
   const int64_t T = qkv.rows(), D = qkv.row_size() / (heads + 2 * kv_heads), G = heads / kv_heads;
   check_segments("attention_forward", segments, qkv.rows());
-  const Work& work = plan_work(segments, T, queries_per_tile(G));
+  const Work& work = plan_work(segments, T, queries_per_tile(G), window);
 
   with_unit(qkv.dtype, [&]<class E, class Unit>(E*, Unit) {
     using Softmax = OnlineSoftmax<typename Unit::Forward>;
@@ -45,21 +46,18 @@ void attention_forward(Context&, Tensor o, Tensor lse, Tensor qkv, Tensor segmen
       Scratch& scratch = thread_scratch();
       scratch.reset(Softmax::scratch_floats(rows, D));
       Softmax softmax(scratch, rows, D);
-      softmax.begin(positions, G, q_of);
+      softmax.begin(positions, G, q_of, window > 0);
 
-      const auto fold = [&](const KeyTile& keys, auto&& visible) {
-        const E* k = qkv.row<E>(keys.begin) + (heads + kv) * D;
-        softmax.fold(k, k + kv_heads * D, qkv.row_stride, keys.end - keys.begin, visible);
+      const auto fold = [&](int64_t first, int64_t last, bool own) {
+        for (int64_t i = first; i < last; ++i) {
+          const KeyTile& keys = work.keys[i];
+          const E* k = qkv.row<E>(keys.begin) + (heads + kv) * D;
+          softmax.fold(k, k + kv_heads * D, qkv.row_stride, keys.end - keys.begin,
+                       work.band(tile, keys, own));
+        }
       };
-      for (int64_t k = tile.prefix_first; k < tile.prefix_last; ++k) {
-        fold(work.keys[k], [](int64_t) { return kKeys; });
-      }
-      for (int64_t k = tile.own_first; k < tile.own_last; ++k) {
-        const int64_t behind =
-            tile.begin - work.keys[k].begin;  // the first query's place in the key tile
-        fold(work.keys[k], [=](int64_t r) { return behind + r / G + 1; });
-      }
-
+      fold(tile.prefix_first, tile.prefix_last, false);
+      fold(tile.own_first, tile.own_last, true);
       softmax.finish(positions, G, o_of, lse_of);
     });
   });

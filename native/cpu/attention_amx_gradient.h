@@ -147,17 +147,16 @@ class Gradient {
     ds_ = scratch.take<Pair>(kLongChunk / 2 * kKeys);
   }
 
-  // `causal`: a key is seen from its own position on; else by every row (the tile lies in the
-  // prefix).
-  void add(const Queries& q, const Keys& keys, bool causal, bool want_queries, bool want_keys) {
+  void add(const Queries& q, const Keys& keys, const Band& band, bool want_queries,
+           bool want_keys) {
     for (int64_t chunk = 0; chunk < q.rows; chunk += kLongChunk) {
       const int64_t end = std::min(chunk + kLongChunk, q.rows);
       for (int64_t r = chunk; r < end; r += kBlock) {
         const int64_t last = std::min(r + kBlock, end) - 1;
-        const int64_t seen = causal ? visible(q, keys, last) : keys.count;
-        if (seen <= 0) continue;
+        const int64_t seen = Seen(q, keys, band, last).end;
+        if (seen <= 0 || Seen(q, keys, band, r).first >= keys.count) continue;
         const int64_t columns = round_up(seen, kBlock);
-        scores(q, keys, r, chunk, columns, causal);
+        scores(q, keys, band, r, last, chunk, columns);
         if (want_queries) {
           multiply<Into::kAdd>(q.dq + r * q.width, q.width, ds_rows_, kKeys, keys.k, q.width,
                                columns, q.width);
@@ -165,12 +164,14 @@ class Gradient {
       }
       if (!want_keys) continue;
       for (int64_t key = 0; key < keys.count; key += kBlock) {
-        // The block of rows with the first one that sees `key`; what it does not see is masked.
-        const int64_t behind = causal ? std::max<int64_t>(0, keys.begin + key - q.begin) : 0;
-        const int64_t first = std::max(chunk, behind * q.heads / kBlock * kBlock);
-        if (behind * q.heads >= end) continue;
+        // Whole blocks of rows, from that of the first one that sees a key of this step to that of
+        // the last; what they do not see is masked.
+        const Seeing seeing(q, keys, band, key, kBlock);
+        const int64_t last_end = std::min(end, seeing.end);
+        if (std::max(chunk, seeing.first) >= last_end) continue;
+        const int64_t first = std::max(chunk, seeing.first / kBlock * kBlock);
         const int64_t at = (first - chunk) / 2 * kKeys + key;
-        const int64_t depth = round_up(end - first, kBlock);
+        const int64_t depth = round_up(last_end - first, kBlock);
         for (int64_t d = 0; d < q.width; d += kBlock) {
           multiply_block<Into::kAdd>(keys.dv_transposed + d * kKeys + key, kKeys,
                                      q.d_o_transposed + d * q.padded + first, q.padded, p_ + at,
@@ -184,14 +185,15 @@ class Gradient {
   }
 
  private:
-  // p and ds of a block of rows from r on, `columns` wide; 0 where a row does not see the key.
-  void scores(const Queries& q, const Keys& keys, int64_t r, int64_t chunk, int64_t columns,
-              bool causal) {
+  // p and ds of the rows [r, last], a block with the padding, `columns` wide; 0 where a row does
+  // not see the key.
+  void scores(const Queries& q, const Keys& keys, const Band& band, int64_t r, int64_t last,
+              int64_t chunk, int64_t columns) {
     multiply<Into::kSet>(s_, kKeys, q.q + r * q.width, q.width, keys.k_transposed, kKeys, q.width,
                          columns);
     multiply<Into::kSet>(dp_, kKeys, q.d_o + r * q.width, q.width, keys.v_transposed, kKeys,
                          q.width, columns);
-    const bool masked = keys.count < columns || (causal && visible(q, keys, r) < columns);
+    const bool masked = Seen(q, keys, band, r).end < columns || Seen(q, keys, band, last).first > 0;
     for (int64_t i = 0; i < kBlock; i += 2) {
       const int64_t pairs = (r + i - chunk) / 2 * kKeys;
       for (int64_t key = 0; key < columns; key += kLanes) {
@@ -200,8 +202,8 @@ class Gradient {
           const int64_t row = r + i + j, at = (i + j) * kKeys + key;
           Vec probability = exp(load(s_ + at) * scale_ - q.lse[row]);
           if (masked) {
-            const int64_t seen = causal ? visible(q, keys, row) : keys.count;
-            probability = keep_visible(probability, key, seen, 0.0f);
+            const Seen own(q, keys, band, row);
+            probability = keep_visible(probability, key, own.first, own.end, 0.0f);
           }
           p[j] = round_to_bf16(probability);
           ds[j] = round_to_bf16(probability * (load(dp_ + at) - q.delta[row]));

@@ -94,11 +94,14 @@ struct Backward {
     from.store(dk, dk + K * D, d_qkv.row_stride);
   }
 
-  // f(key tile, causal) in the order of every sum over keys: the prefix, then the own range.
+  // f(key tile, band) in the order of every sum over keys: the prefix, then the own range.
   template <class F>
-  static void for_keys_of(const QueryTile& tile, F&& f) {
-    for (int64_t k = tile.prefix_first; k < tile.prefix_last; ++k) f(k, false);
-    for (int64_t k = tile.own_first; k < tile.own_last; ++k) f(k, true);
+  void for_keys_of(const QueryTile& tile, F&& f) const {
+    const auto visit = [&](int64_t first, int64_t last, bool own) {
+      for (int64_t k = first; k < last; ++k) f(work.keys[k], work.band(tile, work.keys[k], own));
+    };
+    visit(tile.prefix_first, tile.prefix_last, false);
+    visit(tile.own_first, tile.own_last, true);
   }
 
   int64_t scratch_floats(int64_t key_tiles) const {
@@ -130,8 +133,8 @@ struct Backward {
     for (int64_t i = family.query_first; i < family.query_last; ++i) {
       const QueryTile& tile = work.queries[i];
       load_queries(queries, tile, kv);
-      for_keys_of(tile, [&](int64_t k, bool causal) {
-        gradient.add(queries, keys_of(work.keys[k]), causal, true, true);
+      for_keys_of(tile, [&](const KeyTile& keys, const Band& band) {
+        gradient.add(queries, keys_of(keys), band, true, true);
       });
       store_queries(queries, tile, kv);
     }
@@ -145,10 +148,10 @@ struct Backward {
     Gradient gradient(scratch, D);
     float* const memory = scratch.take(Keys::floats(D));
     load_queries(queries, tile, kv);
-    for_keys_of(tile, [&](int64_t k, bool causal) {
-      Keys keys(memory, D, range_of(work.keys[k]));
-      load_keys(keys, work.keys[k], kv);
-      gradient.add(queries, keys, causal, true, false);
+    for_keys_of(tile, [&](const KeyTile& key_tile, const Band& band) {
+      Keys keys(memory, D, range_of(key_tile));
+      load_keys(keys, key_tile, kv);
+      gradient.add(queries, keys, band, true, false);
     });
     store_queries(queries, tile, kv);
   }
@@ -167,7 +170,7 @@ struct Backward {
       const QueryTile& seeing = work.queries[i];
       if (!seeing.sees_own(key_tile) && !seeing.sees_prefix(key_tile)) continue;
       load_queries(queries, seeing, kv);
-      gradient.add(queries, keys, seeing.sees_own(key_tile), false, true);
+      gradient.add(queries, keys, work.band(seeing, tile, seeing.sees_own(key_tile)), false, true);
     }
     store_keys(keys, tile, kv);
   }
@@ -177,11 +180,12 @@ struct Backward {
 }  // namespace attention
 
 void attention_backward(Context&, Tensor d_qkv, Tensor delta, Tensor d_o, Tensor o, Tensor lse,
-                        Tensor qkv, Tensor segments, int64_t heads, int64_t kv_heads) {
+                        Tensor qkv, Tensor segments, int64_t heads, int64_t kv_heads,
+                        int64_t window) {
   using namespace attention;
   const int64_t T = qkv.rows(), D = qkv.row_size() / (heads + 2 * kv_heads), G = heads / kv_heads;
   check_segments("attention_backward", segments, qkv.rows());
-  const Work& work = plan_work(segments, T, queries_per_tile(G));
+  const Work& work = plan_work(segments, T, queries_per_tile(G), window);
 
   with_unit(qkv.dtype, [&]<class E, class Unit>(E*, Unit) {
     using Gradient = typename Unit::Gradient;

@@ -25,10 +25,20 @@ struct KeyRange {
   int64_t count, begin;
 };
 
-// How many keys of the tile row r sees, on the diagonal; may be 0 and below.
-inline int64_t visible(const QueryRange& q, const KeyRange& keys, int64_t r) {
-  return std::min(keys.count, q.begin + r / q.heads + 1 - keys.begin);
-}
+// The keys [first, end) of a tile that row r sees; none of them if end <= 0 or first >= count.
+struct Seen {
+  int64_t first, end;
+  Seen(const QueryRange& q, const KeyRange& keys, const Band& band, int64_t r)
+      : first(band.first + r / q.heads), end(std::min(keys.count, band.end + r / q.heads)) {}
+};
+
+// The rows [first, end) that see one of the keys [key, key + step), as far as the tile has them.
+struct Seeing {
+  int64_t first, end;
+  Seeing(const QueryRange& q, const KeyRange& keys, const Band& band, int64_t key, int64_t step)
+      : first(std::max<int64_t>(0, key + 1 - band.end) * q.heads),
+        end((std::min(key + step, keys.count) - band.first) * q.heads) {}
+};
 
 class F32Gradient {
  public:
@@ -102,17 +112,16 @@ class F32Gradient {
     ds_ = scratch.take(kChunk * kKeys);
   }
 
-  // `causal`: a key is seen from its own position on; else by every row (the tile lies in the
-  // prefix).
-  void add(const Queries& q, const Keys& keys, bool causal, bool want_queries, bool want_keys) {
+  void add(const Queries& q, const Keys& keys, const Band& band, bool want_queries,
+           bool want_keys) {
     for (int64_t chunk = 0; chunk < q.rows; chunk += kChunk) {
       const int64_t end = std::min(chunk + kChunk, q.rows);
       for (int64_t r = chunk; r < end; r += kRows) {
         const int64_t last = std::min(r + kRows, end) - 1;
-        const int64_t seen = causal ? visible(q, keys, last) : keys.count;
-        if (seen <= 0) continue;
+        const int64_t seen = Seen(q, keys, band, last).end;
+        if (seen <= 0 || Seen(q, keys, band, r).first >= keys.count) continue;
         float* ds = ds_ + (r - chunk) * kKeys;
-        scores(q, keys, r, chunk, seen, causal);
+        scores(q, keys, band, r, last, chunk, seen);
         if (want_queries) {
           multiply<Into::kAdd, Left::kRows>(q.dq + r * width_, width_, ds, kKeys, keys.k, width_,
                                             seen, width_ / kLanes);
@@ -120,10 +129,10 @@ class F32Gradient {
       }
       if (!want_keys) continue;
       for (int64_t key = 0; key < keys.count; key += kRows) {
-        // The first row that sees `key`; the others of this step of kRows keys are masked, not
-        // absent.
-        const int64_t behind = causal ? std::max<int64_t>(0, keys.begin + key - q.begin) : 0;
-        const int64_t first = std::max(chunk, behind * q.heads), depth = end - first;
+        // What these rows do not see of this step of kRows keys is masked, not absent.
+        const Seeing seeing(q, keys, band, key, kRows);
+        const int64_t first = std::max(chunk, seeing.first);
+        const int64_t depth = std::min(end, seeing.end) - first;
         if (depth <= 0) continue;
         const int64_t at = (first - chunk) * kKeys + key;
         multiply<Into::kAdd, Left::kColumns>(keys.dv + key * width_, width_, p_ + at, kKeys,
@@ -136,9 +145,10 @@ class F32Gradient {
   }
 
  private:
-  // p and ds of kRows rows from r on, in whole vectors; 0 where a row does not see the key.
-  void scores(const Queries& q, const Keys& keys, int64_t r, int64_t chunk, int64_t seen,
-              bool causal) {
+  // p and ds of the rows [r, last], kRows with the padding, in whole vectors up to key `seen`; 0
+  // where a row does not see the key.
+  void scores(const Queries& q, const Keys& keys, const Band& band, int64_t r, int64_t last,
+              int64_t chunk, int64_t seen) {
     float *p = p_ + (r - chunk) * kKeys, *ds = ds_ + (r - chunk) * kKeys;
     const int64_t vecs = (seen + kLanes - 1) / kLanes;
     multiply<Into::kSet, Left::kRows>(p, kKeys, q.q + r * width_, width_, keys.k_transposed, kKeys,
@@ -146,13 +156,13 @@ class F32Gradient {
     multiply<Into::kSet, Left::kRows>(ds, kKeys, q.d_o + r * width_, width_, keys.v_transposed,
                                       kKeys, D_, vecs);
     const bool masked =
-        keys.count < vecs * kLanes || (causal && visible(q, keys, r) < vecs * kLanes);
+        Seen(q, keys, band, r).end < vecs * kLanes || Seen(q, keys, band, last).first > 0;
     for (int64_t i = 0; i < kRows; ++i, p += kKeys, ds += kKeys) {
       const Vec lse = splat(q.lse[r + i]), delta = splat(q.delta[r + i]);
-      const int64_t count = masked && causal ? visible(q, keys, r + i) : keys.count;
+      const Seen own(q, keys, band, r + i);
       for (int64_t v = 0; v < vecs; ++v) {
         Vec probability = exp(load(p + v * kLanes) - lse);
-        if (masked) probability = keep_visible(probability, v * kLanes, count, 0.0f);
+        if (masked) probability = keep_visible(probability, v * kLanes, own.first, own.end, 0.0f);
         store(p + v * kLanes, probability);
         store(ds + v * kLanes, probability * (load(ds + v * kLanes) - delta));
       }

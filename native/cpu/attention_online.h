@@ -93,29 +93,33 @@ class OnlineSoftmax {
     p_ = products_.probabilities(s_);
   }
 
-  // Packs the rows: `heads` of them lie at q_of(position).
+  // Packs the rows: `heads` of them lie at q_of(position). In a window a row may see no key of the
+  // tiles that come first: its maximum then starts from a number, for exp(−inf + inf) is NaN.
   template <class RowsOf>
-  void begin(int64_t positions, int64_t heads, RowsOf&& q_of) {
+  void begin(int64_t positions, int64_t heads, RowsOf&& q_of, bool windowed = false) {
+    using Limits = std::numeric_limits<float>;
+    heads_ = heads;
     for (int64_t i = 0; i < positions; ++i) products_.pack_queries(i * heads, q_of(i), heads);
     std::fill(o_, o_ + padded_ * width_, 0.0f);
-    std::fill(m_, m_ + padded_ + kLanes, -std::numeric_limits<float>::infinity());
+    std::fill(m_, m_ + padded_ + kLanes, windowed ? Limits::lowest() : -Limits::infinity());
     std::fill(l_, l_ + padded_ * kLanes, 0.0f);
   }
 
-  // Folds in `count` <= kKeys keys and values, `stride` elements apart. Row r sees the first
-  // visible(r) of them; visible does not fall with r, and may be above count, or 0 and below.
-  template <class T, class Visible>
-  void fold(const T* k, const T* v, int64_t stride, int64_t count, Visible&& visible) {
+  // Folds in `count` <= kKeys keys and values, `stride` elements apart.
+  template <class T>
+  void fold(const T* k, const T* v, int64_t stride, int64_t count, const Band& band) {
     products_.pack_keys(k, v, stride, count);
     for (int64_t r = 0; r < rows_; r += kRows) {
       const int64_t last = std::min(r + kRows, rows_) - 1;
-      const int64_t seen = std::min(count, visible(last));
-      if (seen <= 0) continue;
+      const int64_t position = r / heads_, last_position = last / heads_;
+      const int64_t seen = std::min(count, band.end + last_position);
+      if (seen <= 0 || band.first + position >= count) continue;
       const int64_t keys = round_up(seen, Products::kKeyStep), vecs = keys / kLanes;
       products_.scores(s_, r, keys);
-      if (visible(r) < keys || count < keys) {
+      if (count < keys || band.end + position < keys || band.first + last_position > 0) {
         for (int64_t i = 0; i < kRows; ++i) {
-          hide(s_ + i * kKeys, vecs, std::min(count, visible(std::min(r + i, last))));
+          const int64_t at = std::min(r + i, last) / heads_;
+          hide(s_ + i * kKeys, vecs, band.first + at, std::min(count, band.end + at));
         }
       }
       softmax(r, vecs);
@@ -139,9 +143,9 @@ class OnlineSoftmax {
   }
 
  private:
-  static void hide(float* s, int64_t vecs, int64_t visible) {
-    for (int64_t v = visible / kLanes < 0 ? 0 : visible / kLanes; v < vecs; ++v) {
-      store(s + v * kLanes, keep_visible(load(s + v * kLanes), v * kLanes, visible,
+  static void hide(float* s, int64_t vecs, int64_t first, int64_t end) {
+    for (int64_t v = first > 0 || end < 0 ? 0 : end / kLanes; v < vecs; ++v) {
+      store(s + v * kLanes, keep_visible(load(s + v * kLanes), v * kLanes, first, end,
                                          -std::numeric_limits<float>::infinity()));
     }
   }
@@ -177,7 +181,7 @@ class OnlineSoftmax {
   static int64_t padded_rows(int64_t rows) { return round_up(rows, std::max(kRows, kLanes)); }
 
   Products products_;
-  int64_t rows_, D_, width_, padded_;
+  int64_t rows_, D_, width_, padded_, heads_ = 1;
   float *o_, *m_, *l_, *s_;
   typename Products::Probability* p_;
 };

@@ -182,10 +182,23 @@ void pack_transposed(float* to, const T* from, int64_t stride, int64_t count, in
 
 // ---- rows of scores -----------------------------------------------------------------------------
 
-// v where the lane's column is below `visible`, else `hidden`.
-inline Vec keep_visible(Vec v, int64_t column, int64_t visible, float hidden) {
+// Which keys of a tile the rows of a query tile see: position i those in [first + i, end + i), as
+// far as the tile has them.
+//
+//   ■ ■ ■ · · ·    `end` is the diagonal in a tile of the own segment, `first` the edge of a
+//   window. · ■ ■ ■ · ·    Where there is no such edge it is far away: every row is on the seen
+//   side of it. · · ■ ■ ■ ·
+struct Band {
+  static constexpr int64_t kFar = int64_t{1} << 30;
+  int64_t first = -kFar, end = kFar;
+};
+
+// v where the lane's column is in [first, end), else `hidden`.
+inline Vec keep_visible(Vec v, int64_t column, int64_t first, int64_t end, float hidden) {
   constexpr VecI32 kLane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  return kLane + static_cast<int32_t>(column) < static_cast<int32_t>(visible) ? v : splat(hidden);
+  const VecI32 at = kLane + static_cast<int32_t>(column);
+  const VecI32 seen = (at >= static_cast<int32_t>(first)) & (at < static_cast<int32_t>(end));
+  return seen ? v : splat(hidden);
 }
 
 }  // namespace simper::cpu::attention

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "cpu/attention_tiles.h"
-
 namespace simper::cpu::attention {
 namespace {
 
@@ -39,7 +37,8 @@ int64_t queries_per_tile(int64_t heads_per_group) {
   return std::clamp<int64_t>(round_up(192 / heads_per_group, 8), 8, 128);
 }
 
-void Work::build(Tensor segments, int64_t T, int64_t queries_per_tile) {
+void Work::build(Tensor segments, int64_t T, int64_t queries_per_tile, int64_t window) {
+  this->window = window;
   covered.assign(T, 0);
   for_segments(segments, [&](const Segment& s) {
     std::fill(covered.begin() + s.start, covered.begin() + s.end, uint8_t{1});
@@ -47,6 +46,23 @@ void Work::build(Tensor segments, int64_t T, int64_t queries_per_tile) {
   cut_keys(segments);
   join_families(segments);
   cut_queries(segments, queries_per_tile);
+}
+
+Band Work::band(const QueryTile& queries, const KeyTile& keys, bool own) const {
+  // Where the first row stands, in rows of the keys: the segment goes on where its prefix ends.
+  const int64_t place = own ? queries.begin : queries.prefix_end + queries.begin - queries.start;
+  Band band;
+  if (own) band.end = place + 1 - keys.begin;
+  if (window > 0) band.first = std::max(-Band::kFar, place - window + 1 - keys.begin);
+  return band;
+}
+
+int64_t Work::visible_couples(const QueryTile& tile, int64_t prefix_start) const {
+  const int64_t n = tile.end - tile.begin;
+  const int64_t before = tile.prefix_end - prefix_start + tile.begin - tile.start;
+  // Of the first row on, how many see all that is before them.
+  const int64_t whole = window > 0 ? std::clamp<int64_t>(window - before, 0, n) : n;
+  return whole * before + whole * (whole + 1) / 2 + (n - whole) * window;
 }
 
 int64_t Work::key_tile_from(int64_t row) const {
@@ -128,9 +144,20 @@ void Work::cut_queries(Tensor segments, int64_t queries_per_tile) {
       tile.prefix_last = std::max(tile.prefix_first, key_tile_from(s.prefix_end));
       tile.own_first = key_tile_from(s.start);
       tile.own_last = key_tile_from(tile.end);
+      tile.start = s.start;
+      tile.prefix_end = s.prefix_end;
       tile.family = keys[tile.own_first].family;
+      if (window > 0) {  // tiles that end before the first key of the first row: no row sees them
+        const auto skip_hidden = [&](int64_t& first, int64_t last, bool own) {
+          while (first < last &&
+                 keys[first].end - keys[first].begin <= band(tile, keys[first], own).first)
+            ++first;
+        };
+        skip_hidden(tile.prefix_first, tile.prefix_last, false);
+        skip_hidden(tile.own_first, tile.own_last, true);
+      }
       const int64_t n = tile.end - tile.begin;
-      tile.cost = n * (s.prefix_end - s.prefix_start + row - s.start) + n * (n + 1) / 2;
+      tile.cost = visible_couples(tile, s.prefix_start);
       queries.push_back(tile);
       for (int64_t k = tile.prefix_first; k < tile.prefix_last; ++k) key_costs[k] += n;
       for (int64_t k = tile.own_first; k < tile.own_last; ++k) key_costs[k] += n;
@@ -152,9 +179,9 @@ void Work::cut_queries(Tensor segments, int64_t queries_per_tile) {
   sort_longest_first(keys_longest_first, keys.size(), [&](int32_t i) { return key_costs[i]; });
 }
 
-const Work& plan_work(Tensor segments, int64_t T, int64_t queries_per_tile) {
+const Work& plan_work(Tensor segments, int64_t T, int64_t queries_per_tile, int64_t window) {
   thread_local Work work;
-  work.build(segments, T, queries_per_tile);
+  work.build(segments, T, queries_per_tile, window);
   return work;
 }
 

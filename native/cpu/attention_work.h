@@ -3,9 +3,11 @@
 #include <vector>
 
 #include "core/tensor.h"
+#include "cpu/attention_tiles.h"
 
 // What attention has to visit, worked out from the segments once per call. Row t of segment {start,
-// end, prefix_start, prefix_end} sees the keys [prefix_start, prefix_end) and [start, t].
+// end, prefix_start, prefix_end} sees the keys [prefix_start, prefix_end) and [start, t], or with a
+// window the last `window` of these, counted along prefix and segment.
 //
 //            prompt │ chosen │ rejected       Rows are cut at every start and end of a segment or
 //            prefix, then
@@ -23,8 +25,9 @@ struct KeyTile {
 
 struct QueryTile {
   int64_t begin, end;
-  int64_t prefix_first, prefix_last;  // key tiles of the prefix, seen whole
+  int64_t prefix_first, prefix_last;  // key tiles of the prefix, those outside the window left out
   int64_t own_first, own_last;        // key tiles of the own segment, up to the diagonal
+  int64_t start, prefix_end;          // of the segment
   int32_t family;
   int64_t cost;  // visible (query, key) couples
 
@@ -50,19 +53,25 @@ struct Work {
   std::vector<int32_t> queries_longest_first, families_longest_first, keys_longest_first;
   std::vector<int64_t> key_costs;
 
-  void build(Tensor segments, int64_t T, int64_t queries_per_tile);
+  int64_t window = 0;  // keys that a row sees at most; 0 is all
+
+  void build(Tensor segments, int64_t T, int64_t queries_per_tile, int64_t window);
+
+  // What the rows of a query tile see of a key tile, which lies in their own segment or prefix.
+  Band band(const QueryTile& queries, const KeyTile& keys, bool own) const;
 
  private:
   void cut_keys(Tensor segments);
   void join_families(Tensor segments);
   void cut_queries(Tensor segments, int64_t queries_per_tile);
+  int64_t visible_couples(const QueryTile& tile, int64_t prefix_start) const;
   int64_t key_tile_from(int64_t row) const;  // the first key tile that begins at `row` or later
   int32_t root_of(int32_t key_tile) const;
   std::vector<int64_t> cuts_;
 };
 
 // The lists of the calling thread, rebuilt in memory that is kept from call to call.
-const Work& plan_work(Tensor segments, int64_t T, int64_t queries_per_tile);
+const Work& plan_work(Tensor segments, int64_t T, int64_t queries_per_tile, int64_t window);
 
 // Query rows per tile: with the G heads of a group stacked, 192 rows amortise the packing of a key
 // tile.

@@ -45,7 +45,7 @@ void attention_decode(Context&, Tensor o, Tensor qkv, Tensor k_cache, Tensor v_c
       for (int64_t done = 0; done < length; done += kKeys) {
         const int64_t count = std::min(kKeys, length - done), row = begin + done;
         softmax.fold(k_cache.row<E>(row) + kv * D, v_cache.row<E>(row) + kv * D, k_cache.row_stride,
-                     count, [=](int64_t) { return count; });
+                     count, Band{});
       }
       softmax.finish(
           1, G, [&](int64_t) { return o.row<E>(t) + kv * G * D; },

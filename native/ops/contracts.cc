@@ -60,16 +60,32 @@ void check_rope(const Contract& op, const char* name, Tensor x, Tensor positions
 }
 
 // Head dim of a row {heads q heads, kv_heads k heads, kv_heads v heads}.
-int64_t head_dim(const Contract& op, Tensor qkv, int64_t heads, int64_t kv_heads) {
+int64_t head_dim(const Contract& op, const char* name, Tensor qkv, int64_t heads,
+                 int64_t kv_heads) {
   positive(op, "heads", heads);
   positive(op, "kv_heads", kv_heads);
   op.require(heads % kv_heads == 0, "heads is ", heads,
              ", expected a multiple of kv_heads = ", kv_heads);
   const int64_t columns = qkv.shape[1], all = heads + 2 * kv_heads;
-  op.require(columns > 0 && columns % all == 0 && columns / all % 2 == 0, "qkv has ", columns,
+  op.require(columns > 0 && columns % all == 0 && columns / all % 2 == 0, name, " has ", columns,
              " columns, expected a multiple of heads + 2 kv_heads = ", all,
              " with an even head dim");
   return columns / all;
+}
+
+// What both directions of the norm of q and k heads share. Returns the head dim.
+int64_t check_qk_norm(const Contract& op, Tensor x, Tensor q_weight, Tensor k_weight, Tensor rstd,
+                      int64_t heads, int64_t kv_heads) {
+  const int64_t T = op.matrix("x", x, kFloat).first;
+  const int64_t D = head_dim(op, "x", x, heads, kv_heads);
+  op.expect("q_weight", q_weight, Kind("x", x), {D}, "head dim of x");
+  op.expect("k_weight", k_weight, Kind("x", x), {D}, "head dim of x");
+  op.expect("rstd", rstd, DType::f32, {T, heads + kv_heads}, "rows of x, heads + kv_heads");
+  return D;
+}
+
+void check_window(const Contract& op, int64_t window) {
+  op.require(window >= 0, "window is ", window, ", expected 0 (every key) or more");
 }
 
 // The same when only `heads` and the width of the caches, kv_heads · D, are known. Returns heads ·
@@ -107,6 +123,21 @@ void check_response_loss(const Contract& op, Tensor mean, Tensor loss, Tensor co
   op.apart("loss", loss, "logp", logp);
 }
 
+void finite(const Contract& op, const char* name, double value) {
+  op.require(std::isfinite(value), name, " is ", value, ", expected a finite number");
+}
+
+void check_pair_loss(const Contract& op, Tensor mean, Tensor loss, Tensor coefficient, Tensor logp,
+                     Tensor responses, Tensor token_weight) {
+  check_response_loss(op, mean, loss, coefficient, logp, responses);
+  const int64_t R = responses.shape[0];
+  op.require(R % 2 == 0, "responses has ", R, " rows, expected an even number: two for each pair");
+  op.expect("token_weight", token_weight, DType::f32, {R}, "rows of responses");
+  op.apart("mean", mean, "token_weight", token_weight);
+  op.apart("loss", loss, "token_weight", token_weight);
+  op.apart("coefficient", coefficient, "token_weight", token_weight);
+}
+
 }  // namespace
 
 // ---- memory -------------------------------------------------------------------------------------
@@ -123,21 +154,6 @@ void convert(Tensor y, Tensor x) {
   Tensor model = x;
   model.dtype = y.dtype;
   op.like("y", y, "x", model);
-void finite(const Contract& op, const char* name, double value) {
-  op.require(std::isfinite(value), name, " is ", value, ", expected a finite number");
-}
-
-void check_pair_loss(const Contract& op, Tensor mean, Tensor loss, Tensor coefficient, Tensor logp,
-                     Tensor responses, Tensor token_weight) {
-  check_response_loss(op, mean, loss, coefficient, logp, responses);
-  const int64_t R = responses.shape[0];
-  op.require(R % 2 == 0, "responses has ", R, " rows, expected an even number: two for each pair");
-  op.expect("token_weight", token_weight, DType::f32, {R}, "rows of responses");
-  op.apart("mean", mean, "token_weight", token_weight);
-  op.apart("loss", loss, "token_weight", token_weight);
-  op.apart("coefficient", coefficient, "token_weight", token_weight);
-}
-
   op.apart_or_same("y", y, "x", x);
 }
 
@@ -150,6 +166,20 @@ void matmul(Tensor c, Tensor a, Tensor b, MatmulForm form) {
 
 void matmul_add(Tensor c, Tensor a, Tensor b, MatmulForm form) {
   check_matmul(Contract{"matmul_add"}, c, DType::f32, a, b, form);
+}
+
+void add_bias(Tensor x, Tensor bias) {
+  const Contract op{"add_bias"};
+  const int64_t N = op.matrix("x", x, kFloat).second;
+  op.expect("bias", bias, Kind("x", x), {N}, "columns of x");
+  op.apart("x", x, "bias", bias);
+}
+
+void bias_backward(Tensor d_bias, Tensor dy) {
+  const Contract op{"bias_backward"};
+  const int64_t N = op.matrix("dy", dy, kFloat).second;
+  op.expect("d_bias", d_bias, DType::f32, {N}, "columns of dy");
+  op.apart("d_bias", d_bias, "dy", dy);
 }
 
 // ---- embedding ----------------------------------------------------------------------------------
@@ -214,6 +244,28 @@ void rmsnorm_backward_add(Tensor dx, Tensor y, Tensor d_weight, Tensor dy, Tenso
   op.apart_or_same("y", y, "dy", dy);
 }
 
+void qk_norm_forward(Tensor y, Tensor rstd, Tensor x, Tensor q_weight, Tensor k_weight,
+                     int64_t heads, int64_t kv_heads, float) {
+  const Contract op{"qk_norm_forward"};
+  check_qk_norm(op, x, q_weight, k_weight, rstd, heads, kv_heads);
+  op.like("y", y, "x", x);
+  op.apart_or_same("y", y, "x", x);
+}
+
+void qk_norm_backward(Tensor dx, Tensor d_q_weight, Tensor d_k_weight, Tensor dy, Tensor x,
+                      Tensor q_weight, Tensor k_weight, Tensor rstd, int64_t heads,
+                      int64_t kv_heads) {
+  const Contract op{"qk_norm_backward"};
+  const int64_t D = check_qk_norm(op, x, q_weight, k_weight, rstd, heads, kv_heads);
+  op.like("dx", dx, "x", x);
+  op.expect("d_q_weight", d_q_weight, DType::f32, {D}, "head dim of x");
+  op.expect("d_k_weight", d_k_weight, DType::f32, {D}, "head dim of x");
+  op.like("dy", dy, "x", x);
+  op.apart("dx", dx, "x", x);
+  op.apart_or_same("dx", dx, "dy", dy);
+  op.apart("d_q_weight", d_q_weight, "d_k_weight", d_k_weight);
+}
+
 // ---- attention ----------------------------------------------------------------------------------
 void rope_forward(Tensor x, Tensor positions, Tensor table, int64_t heads) {
   check_rope(Contract{"rope_forward"}, "x", x, positions, table, heads);
@@ -224,10 +276,11 @@ void rope_backward(Tensor dx, Tensor positions, Tensor table, int64_t heads) {
 }
 
 void attention_forward(Tensor o, Tensor lse, Tensor qkv, Tensor segments, int64_t heads,
-                       int64_t kv_heads) {
+                       int64_t kv_heads, int64_t window) {
   const Contract op{"attention_forward"};
   const int64_t T = op.matrix("qkv", qkv, kFloat).first;
-  const int64_t D = head_dim(op, qkv, heads, kv_heads);
+  const int64_t D = head_dim(op, "qkv", qkv, heads, kv_heads);
+  check_window(op, window);
   op.expect("o", o, Kind("qkv", qkv), {T, heads * D}, "rows of qkv, heads x head dim");
   op.expect("lse", lse, DType::f32, {T, heads}, "rows of qkv, heads");
   const int64_t S = op.matrix("segments", segments, DType::i32).first;
@@ -237,10 +290,11 @@ void attention_forward(Tensor o, Tensor lse, Tensor qkv, Tensor segments, int64_
 }
 
 void attention_backward(Tensor d_qkv, Tensor delta, Tensor d_o, Tensor o, Tensor lse, Tensor qkv,
-                        Tensor segments, int64_t heads, int64_t kv_heads) {
+                        Tensor segments, int64_t heads, int64_t kv_heads, int64_t window) {
   const Contract op{"attention_backward"};
   const int64_t T = op.matrix("qkv", qkv, kFloat).first;
-  const int64_t D = head_dim(op, qkv, heads, kv_heads);
+  const int64_t D = head_dim(op, "qkv", qkv, heads, kv_heads);
+  check_window(op, window);
   op.like("d_qkv", d_qkv, "qkv", qkv);
   op.expect("delta", delta, DType::f32, {T, heads}, "rows of qkv, heads");
   op.expect("d_o", d_o, Kind("qkv", qkv), {T, heads * D}, "rows of qkv, heads x head dim");
@@ -351,6 +405,31 @@ void sft_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor 
   check_response_loss(Contract{"sft_loss"}, mean, loss, coefficient, logp, responses);
 }
 
+void simper_sft_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                     Tensor token_weight, double) {
+  check_pair_loss(Contract{"simper_sft_loss"}, mean, loss, coefficient, logp, responses,
+                  token_weight);
+}
+
+void sigmoid_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                  Tensor token_weight, double, double beta, double gamma_beta_ratio,
+                  double label_smoothing) {
+  const Contract op{"sigmoid_loss"};
+  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
+  finite(op, "beta", beta);
+  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
+  op.require(0 <= label_smoothing && label_smoothing <= 1, "label_smoothing is ", label_smoothing,
+             ", expected 0 to 1");
+}
+
+void hinge_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
+                Tensor token_weight, double, double beta, double gamma_beta_ratio) {
+  const Contract op{"hinge_loss"};
+  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
+  finite(op, "beta", beta);
+  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
+}
+
 // ---- optimizer ----------------------------------------------------------------------------------
 void sum_squares(Tensor partials, Tensor x) {
   const Contract op{"sum_squares"};
@@ -396,28 +475,3 @@ void adamw(Tensor weight, Tensor master, Tensor m, Tensor v, Tensor grad, Tensor
 }
 
 }  // namespace simper::contracts
-void simper_sft_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
-                     Tensor token_weight, double) {
-  check_pair_loss(Contract{"simper_sft_loss"}, mean, loss, coefficient, logp, responses,
-                  token_weight);
-}
-
-void sigmoid_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
-                  Tensor token_weight, double, double beta, double gamma_beta_ratio,
-                  double label_smoothing) {
-  const Contract op{"sigmoid_loss"};
-  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
-  finite(op, "beta", beta);
-  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
-  op.require(0 <= label_smoothing && label_smoothing <= 1, "label_smoothing is ", label_smoothing,
-             ", expected 0 to 1");
-}
-
-void hinge_loss(Tensor mean, Tensor loss, Tensor coefficient, Tensor logp, Tensor responses,
-                Tensor token_weight, double, double beta, double gamma_beta_ratio) {
-  const Contract op{"hinge_loss"};
-  check_pair_loss(op, mean, loss, coefficient, logp, responses, token_weight);
-  finite(op, "beta", beta);
-  finite(op, "gamma_beta_ratio", gamma_beta_ratio);
-}
-

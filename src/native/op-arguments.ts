@@ -11,16 +11,22 @@ const signatures = {
   convert: "y, x",
   matmul: "c, a, b, form: form",
   matmulAdd: "c, a, b, form: form",
+  addBias: "x, bias",
+  biasBackward: "dBias, dy",
   embeddingForward: "y, tokens, weight",
   embeddingBackward: "dWeight, dy, unique, offsets, rows",
   rmsnormForward: "y, rstd, x, weight, eps: number",
   addRmsnormForward: "y, sum, rstd, x, branch, weight, eps: number",
   rmsnormBackward: "dx, dWeight, dy, x, weight, rstd",
   rmsnormBackwardAdd: "dx, y, dWeight, dy, x, weight, rstd",
+  qkNormForward: "y, rstd, x, qWeight, kWeight, heads: integer, kvHeads: integer, eps: number",
+  qkNormBackward:
+    "dx, dQWeight, dKWeight, dy, x, qWeight, kWeight, rstd, heads: integer, kvHeads: integer",
   ropeForward: "x, positions, table, heads: integer",
   ropeBackward: "dx, positions, table, heads: integer",
-  attentionForward: "o, lse, qkv, segments, heads: integer, kvHeads: integer",
-  attentionBackward: "dQkv, delta, dO, o, lse, qkv, segments, heads: integer, kvHeads: integer",
+  attentionForward: "o, lse, qkv, segments, heads: integer, kvHeads: integer, window: integer",
+  attentionBackward:
+    "dQkv, delta, dO, o, lse, qkv, segments, heads: integer, kvHeads: integer, window: integer",
   kvCacheWrite: "kCache, vCache, qkv, slots, heads: integer",
   attentionDecode: "o, qkv, kCache, vCache, ranges, heads: integer",
   swigluForward: "hidden, gateUp",
@@ -31,12 +37,6 @@ const signatures = {
   logprobBackward: "dLogits, logits, lse, labels, coefficient",
   simperLoss: "mean, loss, coefficient, logp, responses, scale: number",
   sftLoss: "mean, loss, coefficient, logp, responses, scale: number",
-  sumSquares: "partials, x",
-  clipFactor: "out, partials, maxNorm: number",
-  adamw:
-    "weight, master, m, v, grad, clip, lr: number, beta1: number, beta2: number, eps: number, " +
-    "weightDecay: number, step: integer",
-} as const satisfies Record<keyof Ops, string>;
   simperSftLoss: "mean, loss, coefficient, logp, responses, tokenWeight, scale: number",
   sigmoidLoss:
     "mean, loss, coefficient, logp, responses, tokenWeight, scale: number, beta: number, " +
@@ -44,6 +44,12 @@ const signatures = {
   hingeLoss:
     "mean, loss, coefficient, logp, responses, tokenWeight, scale: number, beta: number, " +
     "gammaBetaRatio: number",
+  sumSquares: "partials, x",
+  clipFactor: "out, partials, maxNorm: number",
+  adamw:
+    "weight, master, m, v, grad, clip, lr: number, beta1: number, beta2: number, eps: number, " +
+    "weightDecay: number, step: integer",
+} as const satisfies Record<keyof Ops, string>;
 
 /** An argument of an op. */
 export interface Parameter {

@@ -57,6 +57,20 @@ export interface Ops {
    */
   matmulAdd(c: Tensor, a: Tensor, b: Tensor, form: MatmulForm): void;
 
+  /**
+   * x[t] += bias, in place.
+   * @param x (T,N) x
+   * @param bias (N) x
+   */
+  addBias(x: Tensor, bias: Tensor): void;
+
+  /**
+   * dBias += Σ_t dy[t].
+   * @param dBias (N) f32
+   * @param dy (T,N) x
+   */
+  biasBackward(dBias: Tensor, dy: Tensor): void;
+
   // ---- embedding ---------------------------------------------------------------------------------------
 
   /**
@@ -157,6 +171,56 @@ export interface Ops {
     rstd: Tensor,
   ): void;
 
+  /**
+   * {@link Ops.rmsnormForward} of every query head with qWeight and of every key head with kWeight, over its D
+   * columns; the value heads are copied. Source: Yang et al. 2025 (Qwen3), sect. 2.
+   * @param y (T, (H+2K)·D) x; may be x
+   * @param rstd (T, H+K) f32, kept for the backward
+   * @param x (T, (H+2K)·D) x: query heads, key heads, value heads
+   * @param qWeight (D) x
+   * @param kWeight (D) x
+   * @param heads H
+   * @param kvHeads K, a divisor of H
+   * @param eps added to the mean square
+   */
+  qkNormForward(
+    y: Tensor,
+    rstd: Tensor,
+    x: Tensor,
+    qWeight: Tensor,
+    kWeight: Tensor,
+    heads: number,
+    kvHeads: number,
+    eps: number,
+  ): void;
+
+  /**
+   * dx = gradient of {@link Ops.qkNormForward}; dQWeight += Σ over rows and query heads, dKWeight += Σ over rows
+   * and key heads, of dy · x · rstd.
+   * @param dx (T, (H+2K)·D) x; may be dy
+   * @param dQWeight (D) f32
+   * @param dKWeight (D) f32
+   * @param dy (T, (H+2K)·D) x
+   * @param x (T, (H+2K)·D) x, the input of the forward
+   * @param qWeight (D) x
+   * @param kWeight (D) x
+   * @param rstd (T, H+K) f32, from the forward
+   * @param heads H
+   * @param kvHeads K
+   */
+  qkNormBackward(
+    dx: Tensor,
+    dQWeight: Tensor,
+    dKWeight: Tensor,
+    dy: Tensor,
+    x: Tensor,
+    qWeight: Tensor,
+    kWeight: Tensor,
+    rstd: Tensor,
+    heads: number,
+    kvHeads: number,
+  ): void;
+
   // ---- attention ---------------------------------------------------------------------------------------
 
   /**
@@ -182,12 +246,17 @@ export interface Ops {
    * o = softmax(q·kᵀ/√D + mask)·v per query head; lse = logsumexp of each row's scaled scores. Row t of a
    * segment sees the keys [prefix_start, prefix_end) ∪ [start, t]. Query head h reads key/value head
    * ⌊h·K/H⌋. A row in no segment gets o = 0, lse = 0. Source: Dao 2023, alg. 1.
+   *
+   * With a window W > 0 a row sees only the last W of these keys, itself among them, counted along prefix and
+   * segment: own keys j > t − W, prefix keys j > (t − start) + prefix_end − W. Source: Beltagy et al. 2020,
+   * sect. 3.1.
    * @param o (T, H·D) x
    * @param lse (T,H) f32, kept for the backward
    * @param qkv (T, (H+2K)·D) x: query heads, key heads, value heads
    * @param segments (S,4) i32 {start, end, prefix_start, prefix_end}, within [0, T]
    * @param heads H
    * @param kvHeads K, a divisor of H
+   * @param window W; 0: every key
    */
   attentionForward(
     o: Tensor,
@@ -196,6 +265,7 @@ export interface Ops {
     segments: Tensor,
     heads: number,
     kvHeads: number,
+    window: number,
   ): void;
 
   /**
@@ -210,6 +280,7 @@ export interface Ops {
    * @param segments (S,4) i32, as in the forward
    * @param heads H
    * @param kvHeads K
+   * @param window W, as in the forward
    */
   attentionBackward(
     dQkv: Tensor,
@@ -221,6 +292,7 @@ export interface Ops {
     segments: Tensor,
     heads: number,
     kvHeads: number,
+    window: number,
   ): void;
 
   /**
@@ -353,64 +425,6 @@ export interface Ops {
     scale: number,
   ): void;
 
-  // ---- optimizer ---------------------------------------------------------------------------------------
-
-  /**
-   * partials = sums of x² over B equal blocks of x, in f64 inside.
-   * @param partials (B) f32
-   * @param x (n) f32
-   */
-  sumSquares(partials: Tensor, x: Tensor): void;
-
-  /**
-   * out = {norm, factor}: norm = sqrt(Σ partials), factor = min(1, maxNorm / (norm + 1e-6)).
-   * Source: Pascanu et al. 2013, alg. 1.
-   * @param out (2) f32
-   * @param partials (B) f32, from {@link Ops.sumSquares}
-   * @param maxNorm 0: factor is 1
-   */
-  clipFactor(out: Tensor, partials: Tensor, maxNorm: number): void;
-
-  /**
-   * One AdamW update of a flat range: g = factor·grad, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g²,
-   * master −= lr · (m/(1−β₁ᵗ) / (sqrt(v/(1−β₂ᵗ)) + eps) + weightDecay·master), weight = master rounded.
-   * Nothing changes when the norm in `clip` is not finite. Source: Loshchilov & Hutter 2019, alg. 2.
-   * @param weight (n) x
-   * @param master (n) f32; may be weight
-   * @param m (n) f32, first moment
-   * @param v (n) f32, second moment
-   * @param grad (n) f32
-   * @param clip (2) f32 {norm, factor}, from {@link Ops.clipFactor}
-   * @param lr learning rate, finite
-   * @param beta1 β₁, 0 ≤ β₁ < 1
-   * @param beta2 β₂, 0 ≤ β₂ < 1
-   * @param eps 0 or more
-   * @param weightDecay decoupled decay, finite
-   * @param step t, counted from 1
-   */
-  adamw(
-    weight: Tensor,
-    master: Tensor,
-    m: Tensor,
-    v: Tensor,
-    grad: Tensor,
-    clip: Tensor,
-    lr: number,
-    beta1: number,
-    beta2: number,
-    eps: number,
-    weightDecay: number,
-    step: number,
-  ): void;
-}
-
-/** Name of an op in the table: `rmsnorm_forward`. */
-export type OpName = string;
-
-/** Its method on a stream: `rmsnormForward`. */
-export function opMethod(name: OpName): keyof Ops {
-  return name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()) as keyof Ops;
-}
   /**
    * SimPER with an SFT term, on whole pairs: loss[r] = ∓scale · exp(mean[r]) − tokenWeight[r] · Σ logp,
    * coefficient[n] = d loss / d logp[n]. Where all tokenWeight are 0 it is {@link Ops.simperLoss}.
@@ -482,3 +496,61 @@ export function opMethod(name: OpName): keyof Ops {
     gammaBetaRatio: number,
   ): void;
 
+  // ---- optimizer ---------------------------------------------------------------------------------------
+
+  /**
+   * partials = sums of x² over B equal blocks of x, in f64 inside.
+   * @param partials (B) f32
+   * @param x (n) f32
+   */
+  sumSquares(partials: Tensor, x: Tensor): void;
+
+  /**
+   * out = {norm, factor}: norm = sqrt(Σ partials), factor = min(1, maxNorm / (norm + 1e-6)).
+   * Source: Pascanu et al. 2013, alg. 1.
+   * @param out (2) f32
+   * @param partials (B) f32, from {@link Ops.sumSquares}
+   * @param maxNorm 0: factor is 1
+   */
+  clipFactor(out: Tensor, partials: Tensor, maxNorm: number): void;
+
+  /**
+   * One AdamW update of a flat range: g = factor·grad, m = β₁m + (1−β₁)g, v = β₂v + (1−β₂)g²,
+   * master −= lr · (m/(1−β₁ᵗ) / (sqrt(v/(1−β₂ᵗ)) + eps) + weightDecay·master), weight = master rounded.
+   * Nothing changes when the norm in `clip` is not finite. Source: Loshchilov & Hutter 2019, alg. 2.
+   * @param weight (n) x
+   * @param master (n) f32; may be weight
+   * @param m (n) f32, first moment
+   * @param v (n) f32, second moment
+   * @param grad (n) f32
+   * @param clip (2) f32 {norm, factor}, from {@link Ops.clipFactor}
+   * @param lr learning rate, finite
+   * @param beta1 β₁, 0 ≤ β₁ < 1
+   * @param beta2 β₂, 0 ≤ β₂ < 1
+   * @param eps 0 or more
+   * @param weightDecay decoupled decay, finite
+   * @param step t, counted from 1
+   */
+  adamw(
+    weight: Tensor,
+    master: Tensor,
+    m: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    clip: Tensor,
+    lr: number,
+    beta1: number,
+    beta2: number,
+    eps: number,
+    weightDecay: number,
+    step: number,
+  ): void;
+}
+
+/** Name of an op in the table: `rmsnorm_forward`. */
+export type OpName = string;
+
+/** Its method on a stream: `rmsnormForward`. */
+export function opMethod(name: OpName): keyof Ops {
+  return name.replace(/_(\w)/g, (_, letter: string) => letter.toUpperCase()) as keyof Ops;
+}

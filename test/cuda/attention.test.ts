@@ -77,6 +77,7 @@ async function attention(
     segments: given("i32", [segments.length, 4], []),
     heads: H,
     kvHeads: K,
+    window: 0,
   };
   const forward = await call(
     "attentionForward",
@@ -124,9 +125,18 @@ function errors(layout: Layout, shape: Shape, inputs: Inputs, outcome: Outcome):
   const { H, K, D, dtype } = shape;
   const W = columnsOf(shape).qkv;
   const matrix = { rows: layout.T, columns: W, data: inputs.qkv };
-  const forward = attentionForward(matrix, layout.segments, H, K);
+  const forward = attentionForward(matrix, layout.segments, H, K, 0);
   // On the same inputs: o and lse as the device rounded them.
-  const dQkv = attentionBackward(inputs.dO, outcome.o, outcome.lse, matrix, layout.segments, H, K);
+  const dQkv = attentionBackward(
+    inputs.dO,
+    outcome.o,
+    outcome.lse,
+    matrix,
+    layout.segments,
+    H,
+    K,
+    0,
+  );
   const found: string[] = [];
   const check = (
     name: string,

@@ -29,6 +29,7 @@ async function attention(
   dtype: "f32" | "bf16",
   qkv: Float64Array,
   dO: Float64Array,
+  window = 0,
 ) {
   const { T, segments } = layout;
   const table = segments.flatMap((s) => [s.start, s.end, s.prefixStart, s.prefixEnd]);
@@ -49,6 +50,7 @@ async function attention(
     segments: given("i32", [segments.length, 4], []),
     heads: H,
     kvHeads: K,
+    window,
   };
   const forward = await call(
     "attentionForward",

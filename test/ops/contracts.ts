@@ -41,6 +41,21 @@ const normAdd = {
   rstd: f32(3),
 };
 
+const qkNorm = { qWeight: f32(4), kWeight: f32(4), heads: 2, kvHeads: 1 };
+
+const qkNormBroken: Contract["broken"] = [
+  [{ x: f32(48) }, "x has shape (48), expected a matrix"],
+  [{ heads: 3, kvHeads: 2 }, "heads is 3, expected a multiple of kv_heads = 2"],
+  [{ kvHeads: 0 }, "kv_heads is 0, expected at least 1"],
+  [
+    { x: f32(3, 18) },
+    "x has 18 columns, expected a multiple of heads + 2 kv_heads = 4 with an even head dim",
+  ],
+  [{ qWeight: f32(3) }, "q_weight has shape (3), expected (4) = head dim of x"],
+  [{ kWeight: bf16(4) }, "k_weight has dtype bf16, expected f32 = dtype of x"],
+  [{ rstd: f32(3, 4) }, "rstd has shape (3, 4), expected (3, 3) = rows of x, heads + kv_heads"],
+];
+
 const response = {
   mean: f32(2),
   loss: f32(2),
@@ -76,21 +91,6 @@ const responseIndices: Contract["badIndices"] = [
   [{ responses: table([2, 3], 0, 2, 2, 2, 5, 1) }, /responses\[0\] is \{0, 2, 2\}.*side 0 or 1/],
 ];
 
-const rope = { positions: i32(3), table: f32(6, 4), heads: 2 };
-
-const ropeBroken = (x: string): Contract["broken"] => [
-  [{ [x]: f32(3, 7) }, `${x} has 7 columns, expected at least heads x head dim = 2 x 4`],
-  [{ positions: i32(4) }, `positions has shape (4), expected (3) = rows of ${x}`],
-  [{ table: f32(6, 3) }, "table has 3 columns, expected the head dim, an even number"],
-  [{ heads: 0 }, "heads is 0, expected at least 1"],
-];
-
-const ropeIndices: Contract["badIndices"] = [
-  [{ positions: table([3], 0, 6, 0) }, /positions\[1\] is 6, expected 0 <= positions < 6/],
-  [{ positions: table([3], 0, 0, -1) }, /positions\[2\] is -1, expected 0 <= positions < 6/],
-];
-
-const attention = { qkv: f32(3, 16), segments: table([1, 4], 0, 3, 0, 0), heads: 2, kvHeads: 1 };
 const pairResponse = {
   mean: f32(2),
   loss: f32(2),
@@ -138,6 +138,27 @@ const pairIndices: Contract["badIndices"] = [
   ],
 ];
 
+const rope = { positions: i32(3), table: f32(6, 4), heads: 2 };
+
+const ropeBroken = (x: string): Contract["broken"] => [
+  [{ [x]: f32(3, 7) }, `${x} has 7 columns, expected at least heads x head dim = 2 x 4`],
+  [{ positions: i32(4) }, `positions has shape (4), expected (3) = rows of ${x}`],
+  [{ table: f32(6, 3) }, "table has 3 columns, expected the head dim, an even number"],
+  [{ heads: 0 }, "heads is 0, expected at least 1"],
+];
+
+const ropeIndices: Contract["badIndices"] = [
+  [{ positions: table([3], 0, 6, 0) }, /positions\[1\] is 6, expected 0 <= positions < 6/],
+  [{ positions: table([3], 0, 0, -1) }, /positions\[2\] is -1, expected 0 <= positions < 6/],
+];
+
+const attention = {
+  qkv: f32(3, 16),
+  segments: table([1, 4], 0, 3, 0, 0),
+  heads: 2,
+  kvHeads: 1,
+  window: 0,
+};
 
 const attentionBroken: Contract["broken"] = [
   [{ heads: 3, kvHeads: 2 }, "heads is 3, expected a multiple of kv_heads = 2"],
@@ -147,6 +168,7 @@ const attentionBroken: Contract["broken"] = [
     "qkv has 18 columns, expected a multiple of heads + 2 kv_heads = 4 with an even head dim",
   ],
   [{ lse: f32(3, 1) }, "lse has shape (3, 1), expected (3, 2) = rows of qkv, heads"],
+  [{ window: -1 }, "window is -1, expected 0 (every key) or more"],
   [
     { segments: i32(1, 3) },
     "segments has shape (1, 3), expected (1, 4) = {start, end, prefix_start, prefix_end} of each segment",
@@ -219,6 +241,29 @@ export const contracts: readonly Contract[] = [
       [{ c: bf16(4, 3) }, "c has dtype bf16, expected f32"],
       [{ c: f32(2, 3) }, "c has shape (2, 3), expected (4, 3) = columns of a, columns of b"],
       [{ b: bf16(3, 3) }, "b has 3 rows, expected 2 = rows of a"],
+    ],
+  },
+  {
+    op: "addBias",
+    valid: { x: f32(3, 4), bias: f32(4) },
+    broken: [
+      [{ x: f32(12) }, "x has shape (12), expected a matrix"],
+      [{ bias: f32(3) }, "bias has shape (3), expected (4) = columns of x"],
+      [{ bias: bf16(4) }, "bias has dtype bf16, expected f32 = dtype of x"],
+      [{ bias: over("x", f32(4)) }, "x overlaps bias, expected memory of its own"],
+    ],
+  },
+  {
+    op: "biasBackward",
+    valid: { dBias: f32(4), dy: bf16(3, 4) },
+    broken: [
+      [{ dy: f32(12) }, "dy has shape (12), expected a matrix"],
+      [{ dBias: f32(3) }, "d_bias has shape (3), expected (4) = columns of dy"],
+      [{ dBias: bf16(4) }, "d_bias has dtype bf16, expected f32"],
+      [
+        { dy: f32(3, 4), dBias: over("dy", f32(4)) },
+        "d_bias overlaps dy, expected memory of its own",
+      ],
     ],
   },
   {
@@ -321,6 +366,50 @@ export const contracts: readonly Contract[] = [
       [
         { y: over("dy", f32(3, 4), 1) },
         "y overlaps part of dy, expected memory of its own or exactly that of dy",
+      ],
+    ],
+  },
+  {
+    op: "qkNormForward",
+    valid: { y: f32(3, 16), rstd: f32(3, 3), x: f32(3, 16), ...qkNorm, eps: 1e-6 },
+    broken: [
+      ...qkNormBroken,
+      [{ y: f32(2, 16) }, "y has shape (2, 16), expected (3, 16) = shape of x"],
+      [
+        { y: over("x", f32(3, 16), 1) },
+        "y overlaps part of x, expected memory of its own or exactly that of x",
+      ],
+    ],
+  },
+  {
+    op: "qkNormBackward",
+    valid: {
+      dx: f32(3, 16),
+      dQWeight: f32(4),
+      dKWeight: f32(4),
+      dy: f32(3, 16),
+      x: f32(3, 16),
+      qWeight: f32(4),
+      kWeight: f32(4),
+      rstd: f32(3, 3),
+      heads: 2,
+      kvHeads: 1,
+    },
+    broken: [
+      ...qkNormBroken,
+      [{ dx: f32(3, 12) }, "dx has shape (3, 12), expected (3, 16) = shape of x"],
+      [{ dy: bf16(3, 16) }, "dy has dtype bf16, expected f32 = dtype of x"],
+      [{ dQWeight: f32(8) }, "d_q_weight has shape (8), expected (4) = head dim of x"],
+      [{ dQWeight: bf16(4) }, "d_q_weight has dtype bf16, expected f32"],
+      [{ dKWeight: f32(2) }, "d_k_weight has shape (2), expected (4) = head dim of x"],
+      [{ dx: over("x", f32(3, 16)) }, "dx overlaps x, expected memory of its own"],
+      [
+        { dx: over("dy", f32(3, 16), 1) },
+        "dx overlaps part of dy, expected memory of its own or exactly that of dy",
+      ],
+      [
+        { dQWeight: over("dKWeight", f32(4)) },
+        "d_q_weight overlaps d_k_weight, expected memory of its own",
       ],
     ],
   },
@@ -517,6 +606,23 @@ export const contracts: readonly Contract[] = [
   },
   { op: "simperLoss", valid: response, broken: responseBroken, badIndices: responseIndices },
   { op: "sftLoss", valid: response, broken: responseBroken, badIndices: responseIndices },
+  { op: "simperSftLoss", valid: pairResponse, broken: pairBroken, badIndices: pairIndices },
+  {
+    op: "sigmoidLoss",
+    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25, labelSmoothing: 0.1 },
+    broken: [
+      ...marginBroken,
+      [{ labelSmoothing: 1.5 }, "label_smoothing is 1.5, expected 0 to 1"],
+      [{ labelSmoothing: Number.NaN }, "label_smoothing is nan, expected 0 to 1"],
+    ],
+    badIndices: pairIndices,
+  },
+  {
+    op: "hingeLoss",
+    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25 },
+    broken: marginBroken,
+    badIndices: pairIndices,
+  },
   {
     op: "sumSquares",
     valid: { partials: f32(2), x: f32(9) },
@@ -567,20 +673,3 @@ export const contracts: readonly Contract[] = [
     ],
   },
 ];
-  { op: "simperSftLoss", valid: pairResponse, broken: pairBroken, badIndices: pairIndices },
-  {
-    op: "sigmoidLoss",
-    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25, labelSmoothing: 0.1 },
-    broken: [
-      ...marginBroken,
-      [{ labelSmoothing: 1.5 }, "label_smoothing is 1.5, expected 0 to 1"],
-      [{ labelSmoothing: Number.NaN }, "label_smoothing is nan, expected 0 to 1"],
-    ],
-    badIndices: pairIndices,
-  },
-  {
-    op: "hingeLoss",
-    valid: { ...pairResponse, beta: 2, gammaBetaRatio: 0.25 },
-    broken: marginBroken,
-    badIndices: pairIndices,
-  },

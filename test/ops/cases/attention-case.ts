@@ -8,6 +8,7 @@ import {
   attentionForward as forward,
   type Segment,
   segmentsOf,
+  visibleKeys,
 } from "../reference/attention.js";
 
 /** NaN in the rows that nobody computes or sees: a kernel that looks at them cannot hide it. */
@@ -36,28 +37,42 @@ export interface Heads {
 }
 
 /** Scores a row computes per head, summed over rows: what the flops are counted from. */
-function visiblePairs({ segments }: Layout): number {
-  return segments.reduce((sum, { start, end, prefixStart, prefixEnd }) => {
-    const n = end - start;
-    return sum + n * (prefixEnd - prefixStart) + (n * (n + 1)) / 2;
-  }, 0);
+function visiblePairs({ segments }: Layout, window: number): number {
+  let pairs = 0;
+  for (const segment of segments) {
+    for (let t = segment.start; t < segment.end; t++) {
+      pairs += visibleKeys(segment, t, window).length;
+    }
+  }
+  return pairs;
 }
 
 export const forwardOf = (v: Values) =>
-  forward(v.matrix("qkv"), segmentsOf(v.array("segments")), v.scalar("heads"), v.scalar("kvHeads"));
+  forward(
+    v.matrix("qkv"),
+    segmentsOf(v.array("segments")),
+    v.scalar("heads"),
+    v.scalar("kvHeads"),
+    v.scalar("window"),
+  );
+
+function nameOf(layout: Layout, { H, K, D, dtype }: Heads, window: number): string {
+  return `H=${H} K=${K} D=${D} ${dtype}: ${layout.name}${window > 0 ? `, window ${window}` : ""}`;
+}
 
 function table(segments: readonly Segment[]) {
   const rows = segments.flatMap((s) => [s.start, s.end, s.prefixStart, s.prefixEnd]);
   return given("i32", [segments.length, 4], rows);
 }
 
-/** One call of attention_forward on this batch. */
-export function forwardCase(layout: Layout, { H, K, D, dtype }: Heads): OpCase {
+/** One call of attention_forward on this batch; window 0 is none. */
+export function forwardCase(layout: Layout, shape: Heads, window = 0): OpCase {
+  const { H, K, D, dtype } = shape;
   const { T, segments } = layout;
   const W = (H + 2 * K) * D;
   return {
     op: "attentionForward",
-    name: `H=${H} K=${K} D=${D} ${dtype}: ${layout.name}`,
+    name: nameOf(layout, shape, window),
     args: {
       o: out(dtype, [T, H * D]),
       lse: out("f32", [T, H]),
@@ -65,22 +80,23 @@ export function forwardCase(layout: Layout, { H, K, D, dtype }: Heads): OpCase {
       segments: table(segments),
       heads: H,
       kvHeads: K,
+      window,
     },
     reference: forwardOf,
     tolerance: { lse: { absolute: 1e-5 } }, // scores are a few units, f32 has 1e-7 of them
     bytes: T * (W + H * D) * sizeOf(dtype) + 4 * T * H,
-    flops: 4 * visiblePairs(layout) * H * D,
+    flops: 4 * visiblePairs(layout, window) * H * D,
   };
 }
 
 /** One call of attention_backward on this batch, after the reference's forward. */
-export function backwardCase(layout: Layout, heads: Heads): OpCase {
+export function backwardCase(layout: Layout, heads: Heads, window = 0): OpCase {
   const { H, K, D, dtype } = heads;
   const { T, segments } = layout;
   const W = (H + 2 * K) * D;
   return {
     op: "attentionBackward",
-    name: `H=${H} K=${K} D=${D} ${dtype}: ${layout.name}`,
+    name: nameOf(layout, heads, window),
     args: {
       dQkv: out(dtype, [T, W]),
       delta: scratch("f32", [T, H]),
@@ -91,6 +107,7 @@ export function backwardCase(layout: Layout, heads: Heads): OpCase {
       segments: table(segments),
       heads: H,
       kvHeads: K,
+      window,
     },
     derive: forwardOf,
     reference: (v) => ({
@@ -102,9 +119,10 @@ export function backwardCase(layout: Layout, heads: Heads): OpCase {
         segmentsOf(v.array("segments")),
         H,
         K,
+        window,
       ),
     }),
     bytes: T * (2 * W + 2 * H * D) * sizeOf(dtype) + 8 * T * H,
-    flops: 10 * visiblePairs(layout) * H * D,
+    flops: 10 * visiblePairs(layout, window) * H * D,
   };
 }

@@ -17,12 +17,12 @@ export function segmentsOf(table: Float64Array): Segment[] {
   }));
 }
 
-/** The keys that row `t` of a segment sees, spelt out. */
-function visibleKeys(segment: Segment, t: number): number[] {
+/** The keys that row `t` of a segment sees, spelt out: the last `window` of them, if that is not 0. */
+export function visibleKeys(segment: Segment, t: number, window: number): number[] {
   const keys: number[] = [];
   for (let j = segment.prefixStart; j < segment.prefixEnd; j++) keys.push(j);
   for (let j = segment.start; j <= t; j++) keys.push(j);
-  return keys;
+  return window === 0 ? keys : keys.slice(-window);
 }
 
 /** Softmax attention, one row and head at a time, over exactly the keys the row may see. */
@@ -31,6 +31,7 @@ export function attentionForward(
   segments: readonly Segment[],
   heads: number,
   kvHeads: number,
+  window: number,
 ): { o: Float64Array; lse: Float64Array } {
   const D = qkv.columns / (heads + 2 * kvHeads);
   const o = zeros(qkv.rows, heads * D);
@@ -40,7 +41,7 @@ export function attentionForward(
     const oRows = columnsOf(o, h * D, D);
     for (const segment of segments) {
       for (let t = segment.start; t < segment.end; t++) {
-        const keys = visibleKeys(segment, t);
+        const keys = visibleKeys(segment, t, window);
         lse[t * heads + h] = attend(
           oRows[t]!,
           q[t]!,
@@ -75,6 +76,7 @@ export function attentionBackward(
   segments: readonly Segment[],
   heads: number,
   kvHeads: number,
+  window: number,
 ): Float64Array {
   const D = qkv.columns / (heads + 2 * kvHeads);
   const dQkv = zeros(qkv.rows, qkv.columns);
@@ -87,7 +89,7 @@ export function attentionBackward(
     for (const segment of segments) {
       for (let t = segment.start; t < segment.end; t++) {
         const delta = dot(dORows[t]!, oRows[t]!);
-        for (const j of visibleKeys(segment, t)) {
+        for (const j of visibleKeys(segment, t, window)) {
           const p = Math.exp(dot(q[t]!, k[j]!) / Math.sqrt(D) - lse[t * heads + h]!);
           const ds = (p * (dot(dORows[t]!, v[j]!) - delta)) / Math.sqrt(D);
           addScaled(dq[t]!, ds, k[j]!);
