@@ -33,7 +33,15 @@ export {
   hostSequenceLoss,
   type Loss,
 } from "./loss/index.js";
-export type { ModelShape } from "./model/index.js";
+export type {
+  DefaultRope,
+  DynamicRope,
+  LinearRope,
+  Llama3Rope,
+  ModelShape,
+  Rope,
+  YarnRope,
+} from "./model/index.js";
 export {
   type ConsoleOptions,
   combineReporters,

@@ -10,7 +10,7 @@ export * from "./decoder.js";
 export type { DecoderBlock, DecoderEdge } from "./decoder-parameters.js";
 export * from "./head.js";
 export * from "./parameters.js";
-export { checkPositions, type Rope, ropeFrequencies, ropeTable } from "./rope.js";
+export * from "./rope.js";
 export type { ModelShape, RawConfig } from "./shape.js";
 
 /** Model families: a new one is a file and a line here. */

@@ -1,33 +1,64 @@
 import { ConfigError } from "../errors.js";
 import type { ModelShape } from "./shape.js";
 
-/** Scaling of the rotary frequencies f_i = theta^(−2i/D), i < D/2, by the names of transformers. */
-export type Rope =
-  | { readonly kind: "default" }
-  /** f_i / factor: positions are stretched [Chen et al. 2023]. */
-  | { readonly kind: "linear"; readonly factor: number }
-  /** The default up to `maxPositions` positions; beyond them another theta, which is refused here. */
-  | { readonly kind: "dynamic"; readonly factor: number; readonly maxPositions: number }
-  /** Low frequencies divided by `factor`, high ones kept, a ramp between them [Llama 3.1]. */
-  | {
-      readonly kind: "llama3";
-      readonly factor: number;
-      readonly lowFreqFactor: number;
-      readonly highFreqFactor: number;
-      readonly originalMaxPositions: number;
-    }
-  /** The ramp over the index of the frequency, and angles' cosines and sines scaled [Peng et al. 2024]. */
-  | {
-      readonly kind: "yarn";
-      readonly factor: number;
-      readonly originalMaxPositions: number;
-      readonly betaFast: number;
-      readonly betaSlow: number;
-      /** The ends of the ramp are whole indices. */
-      readonly truncate: boolean;
-      /** Factor of cosines and sines. */
-      readonly attentionFactor: number;
-    };
+/** Rotary frequencies f_i = theta^(−2i/D), i < D/2, as they are. */
+export interface DefaultRope {
+  /** transformers' rope_type. */
+  readonly kind: "default";
+}
+
+/** f_i / factor: positions are compressed. Source: Chen et al. 2023. */
+export interface LinearRope {
+  /** transformers' rope_type. */
+  readonly kind: "linear";
+  /** What frequencies are divided by. */
+  readonly factor: number;
+}
+
+/** The default up to `maxPositions` positions; beyond them another theta, which is refused. */
+export interface DynamicRope {
+  /** transformers' rope_type. */
+  readonly kind: "dynamic";
+  /** How much theta would grow with the length. */
+  readonly factor: number;
+  /** max_position_embeddings. */
+  readonly maxPositions: number;
+}
+
+/** Low frequencies divided by `factor`, high ones kept, a ramp between them. Source: Llama 3.1. */
+export interface Llama3Rope {
+  /** transformers' rope_type. */
+  readonly kind: "llama3";
+  /** What low frequencies are divided by. */
+  readonly factor: number;
+  /** Turns within the original length below which a frequency is low. */
+  readonly lowFreqFactor: number;
+  /** Turns within the original length above which a frequency is high. */
+  readonly highFreqFactor: number;
+  /** Positions the model was pretrained with. */
+  readonly originalMaxPositions: number;
+}
+
+/** As Llama3Rope with a ramp over i, and cosines and sines scaled. Source: Peng et al. 2024. */
+export interface YarnRope {
+  /** transformers' rope_type. */
+  readonly kind: "yarn";
+  /** What low frequencies are divided by. */
+  readonly factor: number;
+  /** Positions the model was pretrained with. */
+  readonly originalMaxPositions: number;
+  /** Turns within the original length at the high end of the ramp. */
+  readonly betaFast: number;
+  /** Turns within the original length at its low end. */
+  readonly betaSlow: number;
+  /** The ends of the ramp are whole indices. */
+  readonly truncate: boolean;
+  /** Factor of cosines and sines. */
+  readonly attentionFactor: number;
+}
+
+/** How rotary frequencies are changed for long contexts, by the names of transformers. */
+export type Rope = DefaultRope | LinearRope | DynamicRope | Llama3Rope | YarnRope;
 
 /**
  * Cosines and sines of rotary position embedding [Su et al. 2021]: row p holds s·cos(p·f_i) and then
@@ -72,10 +103,8 @@ export function ropeFrequencies(shape: ModelShape): { frequencies: Float64Array;
   }
 }
 
-type RopeOf<Kind extends Rope["kind"]> = Extract<Rope, { kind: Kind }>;
-
 /** Kept where its wavelength fits often into the original context, divided by `factor` where it does not fit. */
-function llama3Frequency(f: number, rope: RopeOf<"llama3">): number {
+function llama3Frequency(f: number, rope: Llama3Rope): number {
   const turns = (rope.originalMaxPositions * f) / (2 * Math.PI);
   if (turns > rope.highFreqFactor) return f;
   if (turns < rope.lowFreqFactor) return f / rope.factor;
@@ -84,7 +113,7 @@ function llama3Frequency(f: number, rope: RopeOf<"llama3">): number {
 }
 
 /** Indices between which the ramp lies: those of frequencies that turn betaFast and betaSlow times. */
-function yarnRange(theta: number, D: number, rope: RopeOf<"yarn">): [number, number] {
+function yarnRange(theta: number, D: number, rope: YarnRope): [number, number] {
   const index = (turns: number) =>
     (D * Math.log(rope.originalMaxPositions / (turns * 2 * Math.PI))) / (2 * Math.log(theta));
   const [first, last] = [index(rope.betaFast), index(rope.betaSlow)];
