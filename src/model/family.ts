@@ -59,7 +59,7 @@ export function readDecoder(config: ConfigReader, traits: FamilyTraits): ModelSh
     vocabSize: config.count("vocab_size"),
     rmsNormEps: config.positive("rms_norm_eps", 1e-6),
     ...readRope(config),
-    tiedEmbeddings: config.get("tie_word_embeddings") === true,
+    tiedEmbeddings: config.flag("tie_word_embeddings", false),
   };
 }
 
@@ -75,16 +75,16 @@ export function sharedWindow(config: ConfigReader, window: number | null): numbe
   if (types === undefined) {
     if (window === null) return null;
     const layers = config.count("num_hidden_layers");
-    const full = config.get("max_window_layers") as number;
-    if (full >= layers) return null;
+    const full = config.get("max_window_layers");
     if (full === 0) return window;
+    if (typeof full === "number" && full >= layers) return null;
     throw config.error(
       "max_window_layers",
       `0 or at least ${layers} (num_hidden_layers): a window in some layers only is not supported`,
       full,
     );
   }
-  const known = new Set(types as unknown[]);
+  const known = new Set(Array.isArray(types) ? types : [types]);
   if (known.size === 1 && known.has("full_attention")) return null;
   if (known.size === 1 && known.has("sliding_attention") && window !== null) return window;
   throw config.error(

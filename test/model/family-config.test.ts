@@ -28,6 +28,7 @@ interface ConfigCase {
     readonly rms_norm_eps: number;
     readonly tie_word_embeddings: boolean;
     readonly windows: (number | null)[];
+    readonly parameters: number;
   };
 }
 
@@ -51,6 +52,7 @@ for (const { name, config, expected } of cases) {
     assert.equal(shape.qkvBias, config.model_type === "qwen2");
     assert.equal(shape.qkNorm, config.model_type === "qwen3");
     assert.equal(shape.rope.kind, expected.rope);
+    assert.equal(parameterCount(shape), expected.parameters);
     const { frequencies, scale } = ropeFrequencies(shape);
     assert.ok(Math.abs(scale - expected.attention_factor) < 1e-12, `scale ${scale}`);
     assert.equal(frequencies.length, expected.inv_freq.length);
@@ -192,6 +194,10 @@ const refused: readonly [Fields, RegExp][] = [
     { model_type: "qwen2", layer_types: Array(3).fill("sliding_attention") },
     /layer_types: expected all "full_attention"/,
   ],
+  [{ layer_types: 5 }, /layer_types: expected all "full_attention", .*, received 5/],
+  [{ layer_types: [] }, /layer_types: expected all "full_attention", .*, received \[\]/],
+  [{ ...qwenWindow, max_window_layers: "0" }, /max_window_layers: .*, received "0"/],
+  [{ tie_word_embeddings: "yes" }, /tie_word_embeddings: expected true or false, received "yes"/],
   [{ model_type: "qwen2", use_sliding_window: "no" }, /use_sliding_window: expected true or false/],
   [{ model_type: "qwen3", attention_bias: true }, /attention_bias: expected false, received true/],
   [{ model_type: "qwen3", head_dim: 31 }, /head_dim: expected an even number, received 31/],
