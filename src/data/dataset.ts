@@ -17,6 +17,8 @@ const POOL_SEED = 42;
 export interface LoadOptions {
   /** Directory of the model: tokenizer and chat template. */
   readonly modelDir: string;
+  /** `model_name_or_path` of the recipe, in which the reference looks for "mistral"; `modelDir` by default. */
+  readonly modelName?: string;
   /** Folder of the recipe; relative paths are looked up there after the current directory. */
   readonly baseDir: string;
   /** Read the test splits too. Without, `test` is empty. */
@@ -43,6 +45,8 @@ export interface LoadedData<Store> {
   readonly test: Store;
   readonly counts: { readonly train: PoolCounts; readonly test: PoolCounts };
   readonly notices: readonly string[];
+  /** The chat template to save with the model; `undefined` where it is the model's own or there is none. */
+  readonly chatTemplate: string | undefined;
 }
 
 interface Outcome {
@@ -129,7 +133,8 @@ async function load<Store extends ExampleStore>(
   makeFill: (preparer: Preparer) => { store: Store; fill: Fill },
 ): Promise<LoadedData<Store>> {
   const mix = await resolveMix(config, options.baseDir);
-  const preparer = createPreparer(config, options.modelDir);
+  const { modelDir, modelName = modelDir, baseDir } = options;
+  const preparer = createPreparer(config, modelDir, { modelName, baseDir });
   const notices: string[] = [];
   const train = makeFill(preparer);
   const test = makeFill(preparer);
@@ -167,6 +172,7 @@ async function load<Store extends ExampleStore>(
     test: test.store,
     counts,
     notices: [...preparer.notices, ...notices],
+    chatTemplate: await preparer.templateToSave(),
   };
 }
 

@@ -9,6 +9,8 @@ import { IGNORE, type TokenizedSequence } from "./types.js";
 /** Which rows to show, and where their files are. */
 export interface InspectOptions {
   readonly modelDir: string;
+  /** `model_name_or_path` of the recipe, in which the reference looks for "mistral"; `modelDir` by default. */
+  readonly modelName?: string;
   readonly baseDir: string;
   readonly split: "train" | "test";
 }
@@ -72,7 +74,8 @@ export async function* inspectPreferenceData(
   options: InspectOptions,
 ): AsyncGenerator<InspectedPair> {
   const mix = await resolveMix(config, options.baseDir);
-  const preparer = createPreparer(config, options.modelDir);
+  const { modelDir, modelName = modelDir, baseDir } = options;
+  const preparer = createPreparer(config, modelDir, { modelName, baseDir });
   const tokenizer = optionalTokenizer(preparer.tokenizer);
   for await (const raw of rowsOf(mix[options.split])) {
     const row = readPreferenceRow(raw);
@@ -106,7 +109,8 @@ export async function* inspectSftData(
   options: InspectOptions,
 ): AsyncGenerator<InspectedSequence> {
   const mix = await resolveMix(config, options.baseDir);
-  const preparer = createPreparer(config, options.modelDir);
+  const { modelDir, modelName = modelDir, baseDir } = options;
+  const preparer = createPreparer(config, modelDir, { modelName, baseDir });
   const tokenizer = optionalTokenizer(preparer.tokenizer);
   for await (const raw of rowsOf(mix[options.split])) {
     const row = readSftRow(raw, config.textColumn);

@@ -6,7 +6,8 @@ import * as jinja from "@huggingface/jinja";
  *    where Python strips the characters named, or its own set of white space.
  * 2. The `trim` filter likewise trims JavaScript's white space.
  * 3. A template with CRLF line ends renders them; Jinja2 reads every line end as LF.
- * 4. `strftime_now` writes month names in the language of the machine; Python's are English.
+ * 4. `==` and `!=` compare across types: "" is no false in Python.
+ * 5. `strftime_now` writes month names in the language of the machine; Python's are English.
  */
 
 interface Value {
@@ -27,6 +28,12 @@ interface InterpreterInternals {
   evaluate(node: unknown, environment: unknown): unknown;
   evaluateMemberExpression(expression: MemberExpression, environment: unknown): unknown;
   applyFilter(operand: unknown, filter: FilterNode, environment: unknown): unknown;
+  evaluateBinaryExpression(node: BinaryNode, environment: unknown): unknown;
+}
+interface BinaryNode {
+  readonly operator: { readonly value: string };
+  readonly left: unknown;
+  readonly right: unknown;
 }
 
 /** What `str.strip()` removes: the characters for which Python's `str.isspace` holds. */
@@ -81,6 +88,16 @@ function installStrip(): void {
       }
     }
     return original.call(this, expression, scope);
+  };
+  const BooleanValue = environment.set("truth", true).constructor as unknown as ValueClass;
+  const originalBinary = prototype.evaluateBinaryExpression;
+  prototype.evaluateBinaryExpression = function (node, scope) {
+    const { value: operator } = node.operator;
+    if (operator !== "==" && operator !== "!=") return originalBinary.call(this, node, scope);
+    const [left, right] = [this.evaluate(node.left, scope), this.evaluate(node.right, scope)];
+    const [a, b] = [(left as Value).value, (right as Value).value];
+    const number = (value: unknown) => (typeof value === "boolean" ? Number(value) : value);
+    return new BooleanValue((number(a) === number(b)) === (operator === "=="));
   };
   const originalFilter = prototype.applyFilter;
   prototype.applyFilter = function (operand, filter, scope) {

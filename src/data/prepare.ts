@@ -1,9 +1,17 @@
 import { type ChatTemplate, loadChatTemplate, wantsEmptySystemMessage } from "./chat.js";
-import type { ConversationPair, PreferenceRow, SftRow } from "./rows.js";
+import { endAtEos, renderCorrected, renderReference } from "./render.js";
+import type { PreferenceRow, SftRow } from "./rows.js";
 import { type DataConfig, DEFAULT_MAX_LENGTH, DEFAULT_MAX_PROMPT_LENGTH } from "./schema.js";
+import {
+  isMistralPath,
+  MISTRAL_TEMPLATE,
+  recipeTemplate,
+  type TemplateSource,
+} from "./template-source.js";
 import { hasScoredToken, type Limits, tokenizePair, tokenizeText } from "./tokenize.js";
+import { tokenizeCorrected } from "./tokenize-corrected.js";
 import { loadTokenizer, type Tokenizer } from "./tokenizer.js";
-import type { Message, TokenizedPair, TokenizedSequence } from "./types.js";
+import type { TokenizedPair, TokenizedSequence } from "./types.js";
 
 /** A preference row, rendered and tokenized. */
 export interface PreparedPair {
@@ -30,6 +38,11 @@ export interface Preparer {
   pair(row: PreferenceRow): Promise<PreparedPair>;
   sequence(row: SftRow): Promise<PreparedSequence>;
   tokenizer(): Promise<Tokenizer>;
+  /**
+   * The chat template to save with the model: the one that the rows so far were rendered by, or the recipe's where
+   * none was; `undefined` where it is the model's own or there is none.
+   */
+  templateToSave(): Promise<string | undefined>;
   /** What the user should know, filled as rows are prepared. */
   readonly notices: string[];
 }
@@ -42,50 +55,63 @@ function once<T>(make: () => Promise<T>): () => Promise<T> {
   };
 }
 
-/**
- * Renders prompt and responses each on its own, without a generation prompt, so a response begins with
- * its assistant header; a BOS that the template put before a response is removed. [seed.md A.4]
- */
-function renderPair(
-  row: ConversationPair,
-  template: ChatTemplate,
-  tokenizer: Tokenizer,
-  insertSystem: boolean,
-): Record<"prompt" | "chosen" | "rejected", string> {
-  const messages: readonly Message[] =
-    insertSystem && wantsEmptySystemMessage(template, row.prompt)
-      ? [{ role: "system", content: "" }, ...row.prompt]
-      : row.prompt;
-  const response = (turns: readonly Message[], side: string): string => {
-    const text = template.render(turns, `${row.where}: ${side}`);
-    const bos = tokenizer.bos?.text;
-    return bos !== undefined && text.startsWith(bos) ? text.slice(bos.length) : text;
-  };
-  return {
-    prompt: template.render(messages, `${row.where}: prompt`),
-    chosen: response(row.chosen, "chosen"),
-    rejected: response(row.rejected, "rejected"),
-  };
+/** A pair with what became of it. */
+function finished(
+  texts: PreparedPair["texts"],
+  tokenized: TokenizedPair & { readonly truncated: readonly string[] },
+): PreparedPair {
+  const { chosen, rejected, truncated } = tokenized;
+  const dropped = !hasScoredToken(chosen) || !hasScoredToken(rejected);
+  return { texts, pair: { chosen, rejected }, truncated, dropped };
+}
+
+/** Where a recipe is from and what it calls its model. */
+export interface PreparerOptions {
+  /** Folder of the recipe, for the path in `chat_template`. The current directory by default. */
+  readonly baseDir?: string;
+  /** `model_name_or_path` as the recipe has it; the reference looks for "mistral" in it. */
+  readonly modelName?: string;
 }
 
 /** A `Preparer` for a recipe and the directory of its model. */
-export function createPreparer(config: DataConfig, modelDir: string): Preparer {
+export function createPreparer(
+  config: DataConfig,
+  modelDir: string,
+  { baseDir = ".", modelName = modelDir }: PreparerOptions = {},
+): Preparer {
+  const corrected = config.dataSemantics === "corrected";
   const notices: string[] = [];
   const tokenizer = once(async () => {
     const loaded = await loadTokenizer(modelDir);
     notices.push(...loaded.notices);
     return loaded;
   });
-  const template = once(async () => {
+  const ofRecipe = once(async () =>
+    typeof config.chatTemplate === "string"
+      ? recipeTemplate(config.chatTemplate, baseDir)
+      : undefined,
+  );
+  let used: ChatTemplate | undefined;
+  const load = async (override: TemplateSource | undefined): Promise<ChatTemplate> => {
     const { specialTokens } = await tokenizer();
-    const loaded = await loadChatTemplate(modelDir, specialTokens, config.chatTemplate);
-    if (loaded.isDefault) {
+    used = await loadChatTemplate(modelDir, specialTokens, override);
+    if (used.isDefault) {
       notices.push(
         `${modelDir}: the model has no chat template: messages are written as "<|role|>", a newline, the ` +
           "text and the end-of-sequence token (set chat_template to change this)",
       );
     }
-    return loaded;
+    return used;
+  };
+  const template = once(async () => load(await ofRecipe()));
+  const pairTemplate = once(async () => {
+    const given = await ofRecipe();
+    if (given !== undefined || corrected || !isMistralPath(modelName)) return load(given);
+    notices.push(
+      `model_name_or_path has "mistral" in it, so pairs are rendered by the reference's template for Mistral and ` +
+        "not by the model's (set chat_template, or data_semantics: corrected, to change this)",
+    );
+    return load(MISTRAL_TEMPLATE);
   });
   let maxLength: number | undefined;
   const lengthLimit = (): number => {
@@ -115,23 +141,65 @@ export function createPreparer(config: DataConfig, modelDir: string): Preparer {
     return limits;
   };
 
+  const said = new Set<string>();
+  const notifyOnce = (topic: string, notice: string): void => {
+    if (!said.has(topic)) notices.push(notice);
+    said.add(topic);
+  };
+  const correctedPair = async (
+    row: Exclude<PreferenceRow, { kind: "tokens" }>,
+    tok: Tokenizer,
+  ): Promise<PreparedPair> => {
+    const limits = { maxLength: lengthLimit(), truncationMode: config.truncationMode };
+    if (row.kind === "text") {
+      const texts = {
+        prompt: row.prompt,
+        chosen: endAtEos(row.chosen, tok.eos?.text),
+        rejected: endAtEos(row.rejected, tok.eos?.text),
+      };
+      return finished(texts, tokenizeCorrected(tok, texts, limits, row.where));
+    }
+    const chat = await pairTemplate();
+    const insertSystem = config.autoInsertEmptySystemMsg;
+    const rendered = renderCorrected(row, { template: chat, tokenizer: tok, insertSystem });
+    const { opened, opening, withoutSystem, ...texts } = rendered;
+    const of = `${row.where}: the chat template (${chat.origin})`;
+    if (!opened) {
+      notifyOnce(
+        "header",
+        `${of} opens an answer to be generated in another way than one that is given, so the header of the responses is scored`,
+      );
+    }
+    if (withoutSystem) {
+      notifyOnce(
+        "system",
+        `${of} cannot do with an empty system message before the prompt, so none is inserted (auto_insert_empty_system_msg)`,
+      );
+    }
+    return finished(texts, tokenizeCorrected(tok, { ...texts, opening }, limits, row.where));
+  };
+
   return {
     notices,
     tokenizer,
+    async templateToSave() {
+      if (used === undefined) return (await ofRecipe())?.source;
+      if (used.isModels) return undefined;
+      // Trained pairs have a BOS that this template does not write: in generation nobody else would.
+      if (used.source !== MISTRAL_TEMPLATE.source) return used.source;
+      return (await tokenizer()).bos === null ? used.source : `{{ bos_token }}${used.source}`;
+    },
     async pair(row) {
-      const isDropped = ({ chosen, rejected }: TokenizedPair): boolean =>
-        !hasScoredToken(chosen) || !hasScoredToken(rejected);
-      if (row.kind === "tokens") {
-        const { pair, texts, truncated } = row;
-        return { texts, pair, truncated, dropped: isDropped(pair) };
-      }
+      if (row.kind === "tokens")
+        return finished(row.texts, { ...row.pair, truncated: row.truncated });
       const tok = await tokenizer();
+      if (corrected) return correctedPair(row, tok);
+      const options = { tokenizer: tok, insertSystem: config.autoInsertEmptySystemMsg };
       const texts =
         row.kind === "text"
           ? { prompt: row.prompt, chosen: row.chosen, rejected: row.rejected }
-          : renderPair(row, await template(), tok, config.autoInsertEmptySystemMsg);
-      const { truncated, ...pair } = tokenizePair(tok, texts, pairLimits(), row.where);
-      return { texts, pair, truncated, dropped: isDropped(pair) };
+          : renderReference(row, { template: await pairTemplate(), ...options });
+      return finished(texts, tokenizePair(tok, texts, pairLimits(), row.where));
     },
     async sequence(row) {
       if (row.kind === "tokens") {

@@ -39,7 +39,7 @@ export const dataFields = {
     .describe("Which end of a prompt that is too long is kept."),
   /** Rules for rendering, tokenization, truncation and labels of pairs; see docs/data-semantics.md. */
   dataSemantics: z
-    .enum(["reference"])
+    .enum(["reference", "corrected"])
     .default("reference")
     .describe(
       "How pairs become strings, ids and labels: reference is the SimPER reference's way, bit for bit; corrected mends its faults (docs/data-semantics.md).",

@@ -1,5 +1,5 @@
 import { DataError } from "../errors.js";
-import type { Tokenizer } from "./tokenizer.js";
+import type { SpecialToken, Tokenizer } from "./tokenizer.js";
 import { IGNORE, type TokenizedPair, type TokenizedSequence } from "./types.js";
 
 /** Length limits of the reference's trainer, in tokens. */
@@ -12,9 +12,18 @@ export interface Limits {
 /** A part of a row that lost tokens to the limits. `prompt`: the prompt of either side. */
 export type Truncated = "prompt" | "chosen" | "rejected";
 
-interface Parts {
+/** The ids of one side of a pair, still apart. */
+export interface Parts {
   prompt: number[];
   response: number[];
+}
+
+/** The tokenizer's EOS. @throws DataError naming the row when there is none. */
+export function requireEos({ eos }: Tokenizer, where: string): SpecialToken {
+  if (eos !== null) return eos;
+  throw new DataError(`${where}: expected a tokenizer with an eos_token, found none`, {
+    hint: "name the end-of-sequence token in tokenizer_config.json",
+  });
 }
 
 /**
@@ -57,7 +66,7 @@ function checkPrompts(a: readonly number[], b: readonly number[], where: string)
 }
 
 /** Labels: the prompt is not scored, the response is. [A.5, step 7] */
-function join({ prompt, response }: Parts): TokenizedSequence {
+export function joinParts({ prompt, response }: Parts): TokenizedSequence {
   const ids = Int32Array.from([...prompt, ...response]);
   const labels = ids.slice();
   labels.fill(IGNORE, 0, prompt.length);
@@ -81,12 +90,8 @@ export function tokenizePair(
   limits: Limits,
   where: string,
 ): TokenizedPair & { readonly truncated: readonly Truncated[] } {
-  const { eos, bos } = tokenizer;
-  if (eos === null) {
-    throw new DataError(`${where}: expected a tokenizer with an eos_token, found none`, {
-      hint: "name the end-of-sequence token in tokenizer_config.json",
-    });
-  }
+  const { bos } = tokenizer;
+  const eos = requireEos(tokenizer, where);
   const promptIds = tokenizer.encode(text.prompt, { addSpecialTokens: false });
   const chosen = splitAtPrompt(tokenizer, promptIds, text.prompt + text.chosen, where, "chosen");
   const rejected = splitAtPrompt(
@@ -133,8 +138,8 @@ export function tokenizePair(
   }
   const order: Truncated[] = ["prompt", "chosen", "rejected"];
   return {
-    chosen: join(chosen),
-    rejected: join(rejected),
+    chosen: joinParts(chosen),
+    rejected: joinParts(rejected),
     truncated: order.filter((part) => truncated.has(part)),
   };
 }

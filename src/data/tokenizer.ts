@@ -17,6 +17,8 @@ export interface Tokenizer {
   decode(ids: Iterable<number>, options: { skipSpecialTokens: boolean }): string;
   readonly bos: SpecialToken | null;
   readonly eos: SpecialToken | null;
+  /** The tokenizer's own post-processor puts BOS in front of a text. */
+  readonly addsBos: boolean;
   /** The padding id; the end-of-sequence id where the tokenizer names none. */
   readonly padId: number | null;
   /** Special tokens as chat templates see them: `bos_token`, `eos_token` …, those that exist. */
@@ -71,6 +73,37 @@ function tokenText(value: unknown): string | undefined {
   return undefined;
 }
 
+/** How GPT-2 cuts text into words: what a ByteLevel pre-tokenizer does where `use_regex` is not false. */
+const GPT2_WORDS =
+  "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+
+interface PreTokenizerJson {
+  readonly type?: unknown;
+  readonly add_prefix_space?: unknown;
+  readonly use_regex?: unknown;
+  readonly pretokenizers?: readonly PreTokenizerJson[];
+}
+
+/**
+ * @huggingface/tokenizers 0.2.0 takes `\s` of a ByteLevel pre-tokenizer as JavaScript does (U+FEFF in, U+0085 out),
+ * of a Split as the Rust library does: the first is written as the second followed by bytes.
+ */
+function withRustSpaces(json: PreTokenizerJson): PreTokenizerJson {
+  if (Array.isArray(json.pretokenizers)) {
+    return { ...json, pretokenizers: json.pretokenizers.map(withRustSpaces) };
+  }
+  if (json.type !== "ByteLevel" || json.use_regex === false || json.add_prefix_space === true) {
+    return json;
+  }
+  const words = {
+    type: "Split",
+    pattern: { Regex: GPT2_WORDS },
+    behavior: "Isolated",
+    invert: false,
+  };
+  return { type: "Sequence", pretokenizers: [words, { ...json, use_regex: false }] };
+}
+
 interface AddedTokenJson {
   readonly content?: unknown;
   readonly single_word?: unknown;
@@ -107,7 +140,9 @@ export async function loadTokenizer(modelDir: string): Promise<Tokenizer> {
 
   let hub: HubTokenizer;
   try {
-    hub = new HubTokenizer(definition, config);
+    const before = definition.pre_tokenizer as PreTokenizerJson | null | undefined;
+    const pre_tokenizer = before ? withRustSpaces(before) : before;
+    hub = new HubTokenizer({ ...definition, pre_tokenizer }, config);
   } catch (cause) {
     throw new DataError(`${file}: this tokenizer cannot be loaded: ${(cause as Error).message}`, {
       hint: "models with a tokenizer.json of type BPE, Unigram or WordPiece can be used",
@@ -127,6 +162,11 @@ export async function loadTokenizer(modelDir: string): Promise<Tokenizer> {
     return { text, id };
   };
   const eos = special("eos_token");
+  const bos = special("bos_token");
+  const encode: Tokenizer["encode"] = (text, { addSpecialTokens }) =>
+    hub.encode(text, { add_special_tokens: addSpecialTokens }).ids;
+  const opens = (addSpecialTokens: boolean): boolean =>
+    bos !== null && encode("a", { addSpecialTokens })[0] === bos.id;
 
   const added = Array.isArray(definition.added_tokens)
     ? (definition.added_tokens as AddedTokenJson[])
@@ -139,14 +179,14 @@ export async function loadTokenizer(modelDir: string): Promise<Tokenizer> {
   );
 
   return {
-    encode: (text, { addSpecialTokens }) =>
-      hub.encode(text, { add_special_tokens: addSpecialTokens }).ids,
+    encode,
     decode: (ids, { skipSpecialTokens }) => {
       const list = Array.from(ids);
       return list.length === 0 ? "" : hub.decode(list, { skip_special_tokens: skipSpecialTokens });
     },
-    bos: special("bos_token"),
+    bos,
     eos,
+    addsBos: opens(true) && !opens(false),
     padId: special("pad_token")?.id ?? eos?.id ?? null,
     specialTokens,
     notices,

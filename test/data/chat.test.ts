@@ -33,12 +33,12 @@ test("chat: golden strings of a Llama-3 template; BOS is stripped from responses
 
 test("chat: the empty system message goes to the prompt only, and only where the recipe wants it", async () => {
   const row = { chosen: [...hi, ...yo], rejected: [...hi, ...yo] };
-  const on = await rendered("qwen", row);
+  const on = await rendered("qwen3", row);
   assert.equal(on.prompt, "<|im_start|>system\n<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n");
   assert.equal(on.chosen, "<|im_start|>assistant\nYo<|im_end|>\n");
-  const off = await rendered("qwen", row, dataConfig({ autoInsertEmptySystemMsg: false }));
+  const off = await rendered("qwen3", row, dataConfig({ autoInsertEmptySystemMsg: false }));
   assert.equal(off.prompt, "<|im_start|>user\nHi<|im_end|>\n");
-  const own = await rendered("qwen", {
+  const own = await rendered("qwen3", {
     chosen: [{ role: "system", content: "S" }, ...hi, ...yo],
     rejected: [...hi, ...yo],
   });

@@ -124,6 +124,7 @@ test("pack: the layout of one pair with a shared prompt", () => {
   assert.deepEqual(Array.from(batch.uniqueTokens), [1, 2, 10, 11, 20, 30, 31]);
   assert.equal(batch.realTokens, 11);
   assert.equal(batch.examples, 1);
+  assert.deepEqual(Array.from(batch.members), [0]);
 });
 
 test("pack: without prefix sharing the same pair is two plain sequences", () => {
@@ -260,6 +261,7 @@ test("pack: any pairs read back from their batches are the separate sequences (r
         );
         const sequences = members.flatMap((i) => [pairs[i]!.chosen, pairs[i]!.rejected]);
         assert.equal(batch.examples, members.length);
+        assert.deepEqual(Array.from(batch.members), members);
         assert.equal(batch.responses.length, 3 * sequences.length);
         assert.equal(
           batch.realTokens,
@@ -285,6 +287,7 @@ test("pack: any pairs read back from their batches are the separate sequences (r
     const batches = packSequences(sequences, { maxTokens });
     for (const [b, batch] of batches.entries()) {
       checkBatch(batch, maxTokens);
+      assert.deepEqual(Array.from(batch.members), plan[b]);
       for (const [r, i] of plan[b]!.entries()) {
         assert.deepEqual(packedPredictions(batch, r), expectedPredictions(sequences[i]!));
         assert.equal(batch.responses[3 * r + 2], 0);

@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
+import { gunzipSync } from "node:zlib";
 import { readJsonl } from "#src/data/formats/jsonl.js";
 import { createPreparer } from "#src/data/prepare.js";
 import { readPreferenceRow, readSftRow } from "#src/data/rows.js";
+import type { TokenizedPair } from "#src/data/types.js";
 import { DataError } from "#src/errors.js";
 import { fixture } from "../support/paths.js";
 import { collect, dataConfig } from "./support.js";
@@ -21,6 +23,9 @@ interface Setting {
   readonly truncation_mode: "keep_end" | "keep_start";
   readonly auto_insert_empty_system_msg: boolean;
 }
+interface CorrectedSetting extends Omit<Setting, "max_prompt_length"> {
+  readonly pairs: ((Pair & { readonly texts?: Texts }) | Refused)[];
+}
 type Texts = Record<"prompt" | "chosen" | "rejected", string>;
 interface Pair {
   readonly chosen_ids: number[];
@@ -32,6 +37,7 @@ interface Expected {
   readonly settings: Setting[];
   readonly texts: Record<"true" | "false", (Texts | Refused)[]>;
   readonly pairs: (Pair | Refused)[][];
+  readonly corrected: readonly CorrectedSetting[];
   readonly sft: ({ text: string; ids: number[] } | Refused)[];
 }
 
@@ -41,9 +47,40 @@ function labels(ids: readonly number[], unscored: number): number[] {
   return ids.map((id, i) => (i < unscored ? -100 : id));
 }
 
-for (const model of ["llama3", "zephyr", "qwen", "mistral"]) {
+/** Tokenizers and templates built like those of the model families. */
+const models = [
+  "llama2",
+  "llama3",
+  "llama31",
+  "mistral",
+  "qwen2",
+  "qwen3",
+  "smollm2",
+  "zephyr",
+] as const;
+
+function assertPair(got: TokenizedPair, want: Pair, what: string): void {
+  for (const side of ["chosen", "rejected"] as const) {
+    const ids: number[] = want[`${side}_ids`];
+    assert.deepEqual(Array.from(got[side].ids), ids, `${what} ${side}`);
+    const unscored = want[`${side}_unscored`];
+    assert.deepEqual(Array.from(got[side].labels), labels(ids, unscored), `${what} ${side} labels`);
+  }
+}
+
+/** The row is refused with its file and line. */
+async function assertRefused(preparing: Promise<unknown>, i: number): Promise<void> {
+  const error: unknown = await preparing.then(
+    () => assert.fail(`row ${i} should be refused`),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof DataError);
+  assert.match(error.message, new RegExp(`rows\\.jsonl:${i + 1}: `));
+}
+
+for (const model of models) {
   const expected = JSON.parse(
-    readFileSync(fixture("data", "expected", `${model}.json`), "utf8"),
+    gunzipSync(readFileSync(fixture("data", "expected", `${model}.json.gz`))).toString("utf8"),
   ) as Expected;
 
   for (const [s, setting] of expected.settings.entries()) {
@@ -64,25 +101,38 @@ for (const model of ["llama3", "zephyr", "qwen", "mistral"]) {
         const texts = wantedTexts[i];
         assert.ok(want !== undefined && texts !== undefined);
         if ("error" in want) {
-          const error = await preparer.pair(readPreferenceRow(raw)).then(
-            () => assert.fail(`row ${i} should be refused: ${want.error}`),
-            (reason: unknown) => reason,
-          );
-          assert.ok(error instanceof DataError);
-          assert.match(error.message, new RegExp(`rows\\.jsonl:${i + 1}: `));
+          await assertRefused(preparer.pair(readPreferenceRow(raw)), i);
           continue;
         }
         const got = await preparer.pair(readPreferenceRow(raw));
         assert.deepEqual(got.texts, texts, `row ${i}`);
-        for (const side of ["chosen", "rejected"] as const) {
-          const ids: number[] = want[`${side}_ids`];
-          assert.deepEqual(Array.from(got.pair[side].ids), ids, `row ${i} ${side}`);
-          assert.deepEqual(
-            Array.from(got.pair[side].labels),
-            labels(ids, want[`${side}_unscored`]),
-            `row ${i} ${side} labels`,
-          );
+        assertPair(got.pair, want, `row ${i}`);
+      }
+    });
+  }
+
+  for (const setting of expected.corrected) {
+    const insert = setting.auto_insert_empty_system_msg ? ", empty system message" : "";
+    const name = `${setting.max_length} ${setting.truncation_mode}${insert}`;
+    test(`corrected: ${model} ${name}: strings, ids and labels are Python's, row for row`, async () => {
+      const config = dataConfig({
+        dataSemantics: "corrected",
+        maxLength: setting.max_length,
+        truncationMode: setting.truncation_mode,
+        autoInsertEmptySystemMsg: setting.auto_insert_empty_system_msg,
+      });
+      const preparer = createPreparer(config, fixture("data", model));
+      assert.equal(setting.pairs.length, rows.length);
+      for (const [i, raw] of rows.entries()) {
+        const want = setting.pairs[i];
+        assert.ok(want !== undefined);
+        if ("error" in want) {
+          await assertRefused(preparer.pair(readPreferenceRow(raw)), i);
+          continue;
         }
+        const got = await preparer.pair(readPreferenceRow(raw));
+        if (want.texts !== undefined) assert.deepEqual(got.texts, want.texts, `row ${i}`);
+        assertPair(got.pair, want, `row ${i}`);
       }
     });
   }

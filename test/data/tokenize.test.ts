@@ -31,6 +31,7 @@ function characters(options: { merges?: string[]; bos?: boolean; eos?: boolean }
     decode: () => assert.fail("nothing is decoded here"),
     bos: bos ? { text: "<s>", id: BOS } : null,
     eos: eos ? { text: "</s>", id: EOS } : null,
+    addsBos: bos,
     padId: EOS,
     specialTokens: {},
     notices: [],

@@ -25,7 +25,7 @@ test("tokenizer: special tokens come from the config as text or {content}, then 
 });
 
 test("tokenizer: a model without BOS says so, and its own pad token wins over EOS", async () => {
-  const tokenizer = await loadTokenizer(fixture("data", "qwen"));
+  const tokenizer = await loadTokenizer(fixture("data", "qwen2"));
   assert.equal(tokenizer.bos, null);
   assert.notEqual(tokenizer.padId, tokenizer.eos?.id);
   assert.equal(tokenizer.specialTokens.pad_token, "<|endoftext|>");
