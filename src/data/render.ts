@@ -1,0 +1,112 @@
+import { DataError } from "../errors.js";
+import { type ChatTemplate, wantsEmptySystemMessage } from "./chat.js";
+import type { ConversationPair } from "./rows.js";
+import type { Tokenizer } from "./tokenizer.js";
+import type { Message } from "./types.js";
+
+/** The three texts of a preference pair. */
+export type PairTexts = Record<"prompt" | "chosen" | "rejected", string>;
+
+/** How messages become text. */
+export interface RenderOptions {
+  readonly template: ChatTemplate;
+  readonly tokenizer: Tokenizer;
+  /** Start with an empty system message where the template knows them: auto_insert_empty_system_msg. */
+  readonly insertSystem: boolean;
+}
+
+function promptTurns(row: ConversationPair, options: RenderOptions): readonly Message[] {
+  const { template, insertSystem } = options;
+  return insertSystem && wantsEmptySystemMessage(template, row.prompt)
+    ? [{ role: "system", content: "" }, ...row.prompt]
+    : row.prompt;
+}
+
+/**
+ * `data_semantics: reference`: prompt and responses each on its own, without a generation prompt, so a response
+ * begins with its assistant header; a BOS that the template put before a response is removed. [seed.md A.4]
+ */
+export function renderReference(row: ConversationPair, options: RenderOptions): PairTexts {
+  const { template, tokenizer } = options;
+  const response = (side: "chosen" | "rejected"): string => {
+    const text = template.render(row[side], `${row.where}: ${side}`);
+    const bos = tokenizer.bos?.text;
+    return bos !== undefined && text.startsWith(bos) ? text.slice(bos.length) : text;
+  };
+  return {
+    prompt: template.render(promptTurns(row, options), `${row.where}: prompt`),
+    chosen: response("chosen"),
+    rejected: response("rejected"),
+  };
+}
+
+/** Texts whose prompt ends with the template's generation prompt. */
+export interface CorrectedTexts extends PairTexts {
+  /** Characters of the generation prompt at the end of `prompt`; 0 where the template has none. */
+  readonly opening: number;
+  /** False where the template opens a generated turn in another way than a given one: the header is scored then. */
+  readonly opened: boolean;
+  /** The empty system message that was to be inserted is left out, because the template cannot do with it. */
+  readonly withoutSystem: boolean;
+}
+
+/** The text as far as the EOS that ends it, white space behind that EOS left out. */
+export function endAtEos(text: string, eos: string | undefined): string {
+  const end = text.trimEnd();
+  return eos !== undefined && end.endsWith(eos) ? end : text;
+}
+
+/**
+ * `data_semantics: corrected`: the conversation is rendered as a whole with each response. The prompt is what the
+ * template writes for the prompt with the generation prompt, as in generation; a response is what follows it. An
+ * empty system message is inserted only where the template can do with it.
+ *
+ * Throws `DataError` where a template writes the prompt in another way once a response follows.
+ */
+export function renderCorrected(row: ConversationPair, options: RenderOptions): CorrectedTexts {
+  const turns = promptTurns(row, options);
+  if (turns === row.prompt) return renderWhole(row, turns, options);
+  try {
+    return renderWhole(row, turns, options);
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    return { ...renderWhole(row, row.prompt, options), withoutSystem: true };
+  }
+}
+
+function renderWhole(
+  row: ConversationPair,
+  turns: readonly Message[],
+  { template, tokenizer }: RenderOptions,
+): CorrectedTexts {
+  const where = `${row.where}: prompt`;
+  const whole = (side: "chosen" | "rejected"): string =>
+    template.render([...turns, ...row[side]], `${row.where}: ${side}`);
+  const [chosen, rejected] = [whole("chosen"), whole("rejected")];
+  const plain = template.render(turns, where);
+  const generation = template.render(turns, where, { addGenerationPrompt: true });
+  const prompt = [generation, plain].find(
+    (text) => chosen.startsWith(text) && rejected.startsWith(text),
+  );
+  if (prompt === undefined) {
+    let same = 0;
+    while (same < plain.length && plain[same] === chosen[same]) same += 1;
+    const from = (text: string): string => JSON.stringify(text.slice(same, same + 40));
+    throw new DataError(
+      `${where}: the chat template (${template.origin}) writes the prompt in another way once a response follows: ` +
+        `${from(chosen)} where it has ${from(plain)} without a response`,
+      {
+        hint: "set chat_template to a template that writes message after message, or data_semantics: reference",
+      },
+    );
+  }
+  const eos = tokenizer.eos?.text;
+  return {
+    prompt,
+    chosen: endAtEos(chosen.slice(prompt.length), eos),
+    rejected: endAtEos(rejected.slice(prompt.length), eos),
+    opening: prompt.startsWith(plain) ? prompt.length - plain.length : 0,
+    opened: prompt === generation,
+    withoutSystem: false,
+  };
+}
