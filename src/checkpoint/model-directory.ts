@@ -3,9 +3,9 @@ import path from "node:path";
 import { CheckpointError } from "../errors.js";
 import { writeFileAtomic } from "./files.js";
 
-/** Files of a model directory that belong to the model besides its weights and its config. */
-const SIDE_FILES = [
-  "generation_config.json",
+/** What a model directory holds besides its weights and its config. */
+const GENERATION_CONFIG = "generation_config.json";
+const TOKENIZER_FILES = [
   "tokenizer.json",
   "tokenizer_config.json",
   "special_tokens_map.json",
@@ -22,6 +22,8 @@ const DAMAGED = "the file is damaged; download or save the model again";
 export interface ConfigFile {
   readonly path: string;
   readonly fields: Readonly<Record<string, unknown>>;
+  /** Where the tokenizer and its chat template lie, if not beside it. */
+  readonly tokenizerDir?: string;
 }
 
 /** @throws CheckpointError when the folder or its config.json is missing or is not a JSON object. */
@@ -64,13 +66,9 @@ export async function writeModelFiles(
   dtype: "float32" | "bfloat16",
   chatTemplate?: string | null,
 ): Promise<void> {
-  const from = path.dirname(source.path);
-  if (path.resolve(from) !== path.resolve(folder)) {
-    const present = new Set(await readdir(from));
-    for (const name of SIDE_FILES) {
-      if (present.has(name)) await copyFile(path.join(from, name), path.join(folder, name));
-    }
-  }
+  const modelDir = path.dirname(source.path);
+  await copySideFiles([GENERATION_CONFIG], modelDir, folder);
+  await copySideFiles(TOKENIZER_FILES, source.tokenizerDir ?? modelDir, folder);
   if (chatTemplate) await writeFileAtomic(path.join(folder, "chat_template.jinja"), chatTemplate);
   // A trained model is for generation, whatever its config said while it was trained. [reference, run_simper.py]
   const fields: Record<string, unknown> = { ...source.fields, use_cache: true };
@@ -78,6 +76,14 @@ export async function writeModelFiles(
   const spellings = ["dtype", "torch_dtype"].filter((name) => name in fields);
   for (const name of spellings.length > 0 ? spellings : ["torch_dtype"]) fields[name] = dtype;
   await writeFileAtomic(path.join(folder, "config.json"), `${JSON.stringify(fields, null, 2)}\n`);
+}
+
+async function copySideFiles(names: readonly string[], from: string, to: string): Promise<void> {
+  if (path.resolve(from) === path.resolve(to)) return;
+  const present = new Set(await readdir(from));
+  for (const name of names) {
+    if (present.has(name)) await copyFile(path.join(from, name), path.join(to, name));
+  }
 }
 
 /** Removes weights of an earlier save that the one just written does not name. */

@@ -7,7 +7,7 @@ import {
   inspectSftData,
 } from "../data/inspect.js";
 import { losses } from "../loss/index.js";
-import { resolveModelDir } from "../train/model-source.js";
+import { resolveTokenizerDir } from "../train/model-source.js";
 import { openLines, wholeNumber } from "./output.js";
 import { inform, recipeCommand } from "./shared.js";
 
@@ -16,7 +16,7 @@ type Row = InspectedPair | InspectedSequence;
 /** `simper-native inspect`: the rows of a split as the model sees them, in file order. */
 export function inspectCommand(): Command {
   return recipeCommand("inspect", async ({ config, baseDir }, options) => {
-    const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
+    const modelDir = resolveTokenizerDir(config, baseDir);
     const source = { modelDir, baseDir, split: options.split as "train" | "test" };
     const sequences = losses[config.lossType].examples === "sequences";
     const rows: AsyncGenerator<Row> = sequences

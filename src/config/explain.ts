@@ -23,7 +23,7 @@ export function explain(issue: Issue, value: unknown, later: readonly string[] =
       undefined,
     );
     if (deepest !== undefined) {
-      const inner = explain(deepest, value, later);
+      const inner = explain(deepest, at(value, issue.path), later);
       return { path: [...issue.path, ...inner.path], message: inner.message };
     }
     const wanted = [...new Set(branches.map(expectation))].join(" or ");

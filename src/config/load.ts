@@ -2,19 +2,22 @@ import { readFileSync } from "node:fs";
 import path from "node:path";
 import { ConfigError } from "../errors.js";
 import { explain } from "./explain.js";
-import { foreignKeys, isIdle } from "./foreign.js";
+import { foreignKeys, isIdle, isRefused } from "./foreign.js";
 import { didYouMean, nearest, toCodeName, toRecipeKey } from "./names.js";
 import { overrideValue, parseOverrides } from "./overrides.js";
+import { readings } from "./readings.js";
 import {
   aliases,
   type Config,
   crossCheck,
   keysWithoutEffect,
   lengthNotices,
+  lossNotices,
   type RecipeInput,
   recipeSchema,
   resolveDefaults,
 } from "./schema.js";
+import { mixerOf, sftOnlyKeys, translations } from "./translate.js";
 import { type Place, parseYamlMap } from "./yaml.js";
 
 /** A recipe read from a file, with overrides applied. */
@@ -107,6 +110,8 @@ type Field = {
 class Check {
   private readonly values = new Map<string, { value: unknown; locate: Locate }>();
   private readonly foreign = new Map<string, { value: unknown; locate: Locate }>();
+  private readonly translated = new Map<string, { value: unknown; locate: Locate }>();
+  private readonly spelled = new Set<string>();
   private readonly problems: { where: Where; message: string }[] = [];
 
   constructor(private readonly source: string) {}
@@ -118,8 +123,10 @@ class Check {
   /** Takes one key; a later source replaces an earlier one, two spellings in one source clash. */
   add(key: string, value: unknown, locate: Locate, flags: readonly string[] = []): void {
     const name = codeName(key);
+    this.spelled.add(key);
     if (name === undefined) {
       if (Object.hasOwn(foreignKeys, key)) this.foreign.set(key, { value, locate });
+      else if (Object.hasOwn(translations, key)) this.translated.set(key, { value, locate });
       else this.problem(locate([], "key"), `unknown key${suggest(key, flags)}`);
       return;
     }
@@ -156,36 +163,85 @@ class Check {
   }
 
   knows(key: string): boolean {
-    return codeName(key) !== undefined;
+    return codeName(key) !== undefined || Object.hasOwn(translations, key);
   }
 
   /** Whether a key takes this value; as a "map", whether it takes maps of any content. */
   accepts(key: string, value: unknown, kind?: "map"): boolean {
     const name = codeName(key);
-    if (name === undefined) return Object.hasOwn(foreignKeys, key);
+    if (name === undefined) {
+      return (
+        Object.hasOwn(foreignKeys, key) || (Object.hasOwn(translations, key) && value !== true)
+      );
+    }
     const result = recipeSchema.safeParse({ [name]: value });
     const issues = result.error?.issues.filter((issue) => issue.path[0] === name) ?? [];
     if (kind !== "map") return issues.length === 0;
     return !issues.some((issue) => issue.path.length === 1 && issue.code === "invalid_type");
   }
 
+  /** Lets keys of other trainers that say what ours say stand in for them; returns those set aside. */
+  private translate(): { key: string; reason: string }[] {
+    const others = new Map([...this.translated].map(([key, { value }]) => [key, value]));
+    const made = new Set<string>();
+    const idle: { key: string; reason: string }[] = [];
+    for (const [key, { value, locate }] of this.translated) {
+      const { name, join } = translations[key]!;
+      if ((value ?? null) === null || made.has(name)) continue;
+      const ours = this.values.get(name);
+      const inFile = (at: Locate): boolean => at([], "key").place !== undefined;
+      if (ours === undefined || (inFile(ours.locate) && !inFile(locate))) {
+        made.add(name);
+        this.values.set(name, {
+          value: join(value, others),
+          locate: (_, part) => locate([], part),
+        });
+      } else {
+        idle.push({ key, reason: `${toRecipeKey(name)} is given` });
+      }
+    }
+    return idle;
+  }
+
+  /** Replaces a value that does not fit its key by what it was meant as, where that fits. */
+  private readAsMeant(): void {
+    for (const [name, given] of this.values) {
+      const { value } = given;
+      const key = toRecipeKey(name);
+      if (this.accepts(key, value)) continue;
+      const candidates = readings(value);
+      if (name === "datasetMixer") candidates.push(...candidates.flatMap(mixerOf));
+      const meant = candidates.find((candidate) => this.accepts(key, candidate));
+      if (meant !== undefined) this.values.set(name, { ...given, value: meant });
+    }
+  }
+
   finish(): Pick<Recipe, "config" | "notices"> {
+    const idle = this.translate();
+    const sftKey = sftOnlyKeys.find((key) => this.spelled.has(key));
+    const meansSft = sftKey !== undefined && !this.values.has("lossType");
+    if (meansSft) {
+      this.values.set("lossType", { value: "sft", locate: () => ({ label: "loss_type" }) });
+    }
+    this.readAsMeant();
     const raw = Object.fromEntries([...this.values].map(([name, { value }]) => [name, value]));
     const parsed = recipeSchema.safeParse(raw);
     for (const issue of parsed.error?.issues ?? []) {
       const name = String(issue.path[0]);
       const later = (shape[name]?.meta()?.later ?? []) as string[];
       const reason = explain(issue, raw, later);
-      this.problem(this.where(name, reason.path.slice(1), "value"), reason.message);
-    }
-    const idle: { key: string; reason: string }[] = [];
-    for (const [key, { value, locate }] of this.foreign) {
-      const known = foreignKeys[key]!;
-      if (isIdle(known, value)) continue;
-      if (known.refused) this.problem(locate([], "value"), refusal(value, known.reason));
-      else idle.push({ key, reason: known.reason });
+      const mixture =
+        name === "datasetMixer" && raw[name] === undefined ? mixtureHint(this.spelled) : "";
+      this.problem(this.where(name, reason.path.slice(1), "value"), reason.message + mixture);
     }
     const config = parsed.success ? resolveDefaults(parsed.data) : undefined;
+    for (const [key, { value, locate }] of this.foreign) {
+      const known = foreignKeys[key]!;
+      if ([value, ...readings(value)].some((meant) => isIdle(known, meant))) continue;
+      if (isRefused(known, value, config)) {
+        this.problem(locate([], "value"), refusal(value, known.reason));
+      } else idle.push({ key, reason: known.reason });
+    }
     for (const { key, message } of config === undefined ? [] : crossCheck(config)) {
       this.problem(this.where(key, [], "value"), message);
     }
@@ -194,7 +250,9 @@ class Check {
       [...this.values].filter(([, { value }]) => value !== null).map(([name]) => name),
     );
     idle.push(...keysWithoutEffect(config, given));
-    const notices = lengthNotices(config, given);
+    const notices = [...lengthNotices(config, given), ...lossNotices(config, given)];
+    if (meansSft)
+      notices.push(`loss_type is not given and is sft: only such recipes have ${sftKey}`);
     if (idle.length > 0) notices.push(noEffectNotice(idle));
     return { config: deepFreeze(config), notices };
   }
@@ -233,7 +291,8 @@ function suggest(key: string, flags: readonly string[]): string {
     key,
     flags.map((text) => text.replace(/^--/, "")),
   );
-  const known = [...Object.keys(shape).map(toRecipeKey), ...Object.keys(aliases)];
+  const others = [...Object.keys(aliases), ...Object.keys(translations)];
+  const known = [...Object.keys(shape).map(toRecipeKey), ...others];
   const near = nearest(key, [...known, ...(flag === undefined ? [] : [flag])]);
   if (near !== undefined)
     return near === flag ? ` (did you mean "--${flag}"?)` : ` (did you mean "${near}"?)`;
@@ -250,6 +309,12 @@ function display(key: string, inner: readonly PropertyKey[]): string {
     key +
     inner.map((step) => (typeof step === "number" ? `[${step}]` : `["${String(step)}"]`)).join("")
   );
+}
+
+/** For recipes that name their data as newer releases of alignment-handbook do. */
+function mixtureHint(spelled: ReadonlySet<string>): string {
+  if (!spelled.has("dataset_mixture")) return "";
+  return "; dataset_mixture is not read, so name local files: dataset_mixer: {path: fraction}";
 }
 
 /** One line for all such keys, grouped by why. */

@@ -6,6 +6,14 @@ export const modelFields = {
     .string()
     .min(1)
     .describe("Model directory in Hugging Face format: config.json, safetensors, tokenizer."),
+  tokenizerNameOrPath: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe(
+      "Directory of the tokenizer and its chat template, saved with the model too. Default: the model's.",
+    ),
   torchDtype: z
     .enum(["auto", "float32", "bfloat16", "float16"])
     .nullable()

@@ -6,7 +6,8 @@ import {
   dataKeysWithoutEffect,
 } from "../data/schema.js";
 import { checkLossOptions, lossFields, lossKeysWithoutEffect } from "../loss/schema.js";
-import { optimFields } from "../optim/schema.js";
+import { checkSchedule, optimFields } from "../optim/schema.js";
+import { reportFields } from "../report/schema.js";
 import { trainFields } from "../train/schema.js";
 import { modelFields } from "./model-schema.js";
 import { toRecipeKey } from "./names.js";
@@ -18,6 +19,7 @@ export const recipeSchema = z.strictObject({
   ...trainFields,
   ...optimFields,
   ...lossFields,
+  ...reportFields,
 });
 
 /** What a recipe may say, in code's spelling: everything with a default may be left out. */
@@ -44,6 +46,10 @@ export type Config = Readonly<Omit<Parsed, keyof Resolved> & Resolved>;
 export const aliases: Readonly<Record<string, keyof RecipeInput>> = {
   evaluation_strategy: "evalStrategy",
   dtype: "torchDtype",
+  max_seq_length: "maxLength",
+  dataset_text_field: "textColumn",
+  per_gpu_train_batch_size: "perDeviceTrainBatchSize",
+  per_gpu_eval_batch_size: "perDeviceEvalBatchSize",
 };
 
 /** Fills in the defaults that depend on other keys, as Hugging Face's TrainingArguments does. */
@@ -71,7 +77,7 @@ export interface Remark {
 
 /** Rules between keys; each remark makes the recipe unusable. */
 export function crossCheck(config: Config): Remark[] {
-  const remarks: Remark[] = checkLossOptions(config);
+  const remarks: Remark[] = [...checkLossOptions(config), ...checkSchedule(config)];
   if (config.lossType !== "sft" && config.maxPromptLength >= config.maxLength) {
     remarks.push({
       key: "maxPromptLength",
@@ -113,6 +119,16 @@ export function lengthNotices(config: Config, given: ReadonlySet<string>): strin
   return open.length > 0 ? [`not in the recipe, so the default is used: ${open.join(", ")}`] : [];
 }
 
+/** DPO's losses have the names of SimPO's: recipes for either look alike but for gamma_beta_ratio. */
+export function lossNotices(config: Config, given: ReadonlySet<string>): string[] {
+  const simpo = config.lossType === "sigmoid" || config.lossType === "hinge";
+  if (!simpo || given.has("gammaBetaRatio")) return [];
+  return [
+    `loss_type: ${config.lossType} is SimPO's loss, on mean log-probabilities without a reference model ` +
+      `(gamma_beta_ratio: ${config.gammaBetaRatio}); DPO's of that name is not supported`,
+  ];
+}
+
 /** Keys that were given and are set aside, and why. */
 export function keysWithoutEffect(
   config: Config,
@@ -120,7 +136,8 @@ export function keysWithoutEffect(
 ): { key: string; reason: string }[] {
   const found: { key: string; reason: string }[] = [];
   for (const name of lossKeysWithoutEffect[config.lossType].filter((key) => given.has(key))) {
-    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it` });
+    const simpo = given.has("lossType") ? "" : "; SimPO's loss is loss_type: sigmoid";
+    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it${simpo}` });
   }
   for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {
     found.push({ key: toRecipeKey(name), reason: dataReasons[name] });

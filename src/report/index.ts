@@ -7,6 +7,7 @@ export {
   profileRecord,
   profileTable,
 } from "./profile.js";
+export { recipeReporters } from "./recipe-reporters.js";
 export {
   combineReporters,
   type EvalRecord,
@@ -17,4 +18,5 @@ export {
   type RunSummary,
   type StepRecord,
 } from "./records.js";
+export { createTensorboardReporter } from "./tensorboard.js";
 export { createTrainerState, type TrainerState } from "./trainer-state.js";

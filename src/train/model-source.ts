@@ -9,6 +9,14 @@ export function resolveModelDir(name: string, baseDir: string): string {
   return !existsSync(name) && existsSync(besideRecipe) ? besideRecipe : name;
 }
 
+/** Where a recipe's tokenizer lies: its own folder where the recipe names one, else the model's. */
+export function resolveTokenizerDir(
+  config: { readonly modelNameOrPath: string; readonly tokenizerNameOrPath: string | null },
+  baseDir: string,
+): string {
+  return resolveModelDir(config.tokenizerNameOrPath ?? config.modelNameOrPath, baseDir);
+}
+
 /** Loads the weights of a model directory. @throws CheckpointError naming what does not fit. */
 export async function loadWeights(model: ResidentModel, dir: string): Promise<void> {
   const tied = model.shape.tiedEmbeddings;

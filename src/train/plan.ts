@@ -14,7 +14,7 @@ import {
   parameterCount,
 } from "../model/index.js";
 import { type DType, elementCount } from "../native/index.js";
-import { warmupLength } from "../optim/schedule.js";
+import { scheduleKwargs, warmupLength } from "../optim/schedule.js";
 import { flatBytes } from "../parallel/resident.js";
 import { type BatchLimits, type BufferSpec, passBuffers, tokenBucket } from "./buffers.js";
 import type { ExampleSet } from "./examples.js";
@@ -159,7 +159,8 @@ export function planRun(
 /** The schedule of a run of `totalSteps` steps. */
 export function scheduleOptions(config: Config, totalSteps: number) {
   const { lrSchedulerType: type, learningRate, warmupSteps, warmupRatio } = config;
-  return { type, learningRate, warmupSteps, warmupRatio, totalSteps };
+  const shape = scheduleKwargs(config.lrSchedulerKwargs, learningRate);
+  return { type, learningRate, warmupSteps, warmupRatio, totalSteps, ...shape };
 }
 
 /** Memory of the machine, or of the container this process runs in, in bytes. */

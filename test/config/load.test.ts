@@ -207,11 +207,10 @@ test("an unknown override is refused with the nearest key or option", () => {
 test("a value that does not fit is refused with its place, what was expected and what came", () => {
   const cases: [string, string][] = [
     ["learning_rate: banana", '4:16  learning_rate: expected a number, received "banana"'],
-    ['learning_rate: "1"', '4:16  learning_rate: expected a number, received "1"'],
     ["learning_rate:", "4:1  learning_rate: expected a number, received null (nothing)"],
     ["learning_rate: -1", "4:16  learning_rate: expected a number at least 0, received -1"],
     ["warmup_ratio: 3", "4:15  warmup_ratio: expected a number at most 1, received 3"],
-    ["bf16: on", '4:7  bf16: expected true or false, received "on"'],
+    ["bf16: maybe", '4:7  bf16: expected true or false, received "maybe"'],
     ["seed: 1.5", "4:7  seed: expected a whole number, received 1.5"],
     ["max_steps: 0", "4:12  max_steps: expected -1 or a whole number above 0, received 0"],
     [
@@ -237,7 +236,8 @@ test("a value that does not fit is refused with its place, what was expected and
     ],
     [
       "optim: adafactor",
-      '4:8  optim: "adafactor" is not supported yet; use "adamw_torch", "adamw_torch_fused"',
+      '4:8  optim: "adafactor" is not supported yet; use "adamw_torch", "adamw_torch_fused", ' +
+        '"adamw_torch_xla", "adamw_torch_npu_fused"',
     ],
     ["dataset_splits: [train, 3]", "4:25  dataset_splits[1]: expected text, received 3"],
   ];
@@ -326,15 +326,17 @@ test("a recipe that cannot be read is refused with a reason", () => {
 test("keys that change nothing are accepted and named in one notice", () => {
   const { notices } = loadRecipe(
     write(
-      `${minimal}${lengths}beta: 2.0\ngamma_beta_ratio: 0.5\nattn_implementation: sdpa\nreport_to:\n- wandb\nuse_peft: false\ntorch_dtype: null\npush_to_hub: false\n`,
+      `${minimal}${lengths}beta: 2.0\ngamma_beta_ratio: 0.5\nattn_implementation: sdpa\nuse_peft: "no"\ntorch_dtype: null\npush_to_hub: false\n`,
     ),
     ["--hub_model_id", "x"],
   );
   assert.equal(notices.length, 1);
   assert.match(notices[0]!, /^accepted, no effect: /);
-  assert.match(notices[0]!, /beta, gamma_beta_ratio \(SimPER does not use it\)/);
+  assert.match(
+    notices[0]!,
+    /beta, gamma_beta_ratio \(SimPER does not use it; SimPO's loss is loss_type: sigmoid\)/,
+  );
   assert.match(notices[0]!, /attn_implementation \(/);
-  assert.match(notices[0]!, /report_to \(metrics are written to metrics\.jsonl\)/);
   assert.match(notices[0]!, /hub_model_id \(nothing is uploaded\)/);
   assert.doesNotMatch(notices[0]!, /use_peft|torch_dtype|push_to_hub/);
 });
@@ -363,11 +365,187 @@ test("warmup_steps wins over warmup_ratio and says so", () => {
 test("a key that would change the numbers and is not supported is refused", () => {
   for (const line of [
     "load_in_4bit: true",
-    "push_to_hub: true",
+    "use_peft: true",
+    'use_peft: "yes"',
     "fp16: true",
-    "lr_scheduler_kwargs: {a: 1}",
+    "precompute_ref_log_probs: true",
+    "optim_args: betas=0.8",
+    "packing: true",
+    "assistant_only_loss: true",
+    "bf16_full_eval: true",
+    "model_init_kwargs: {rope_scaling: {factor: 2}}",
+    "dataset_kwargs: {add_special_tokens: true}",
+    "accelerator_config: {split_batches: true}",
+    "train_sampling_strategy: sequential",
+    "deepspeed: ds.json",
   ]) {
-    assert.match(refusal(`${minimal}${line}\n`), /cannot be honoured: /, line);
+    assert.match(
+      refusal(`${minimal}${line}\n`),
+      /^my-run\.yaml:4:\d+ .* cannot be honoured: /,
+      line,
+    );
+  }
+});
+
+test("of keys that may or may not change the numbers, values that do not are named in the notice", () => {
+  const lines = [
+    "bf16: true",
+    "bf16_full_eval: true",
+    "model_init_kwargs: {attn_implementation: eager}",
+    "dataset_kwargs: {add_special_tokens: false, append_concat_token: false}",
+    "accelerator_config: {split_batches: false}",
+  ];
+  const { notices } = loadRecipe(write(`${minimal}${lengths}${lines.join("\n")}\n`));
+  assert.equal(notices.length, 1);
+  for (const line of lines.slice(1)) assert.ok(notices[0]!.includes(line.split(":")[0]!), line);
+});
+
+test("arguments of a schedule that has none of them, or needs them, are refused", () => {
+  const cases: [string, string][] = [
+    ["{a: 1}", 'lr_scheduler_kwargs: unknown key "a"'],
+    [
+      "{min_lr: 0}",
+      "lr_scheduler_kwargs: linear has no least rate; use lr_scheduler_type: cosine_with_min_lr",
+    ],
+    [
+      "{num_cycles: 1}",
+      "lr_scheduler_kwargs: linear has no num_cycles; cosine and cosine_with_min_lr have",
+    ],
+    [
+      "{min_lr: 1.0}\nlr_scheduler_type: cosine_with_min_lr",
+      "lr_scheduler_kwargs: min_lr 1 is above learning_rate 0.00005",
+    ],
+    [
+      "null\nlr_scheduler_type: cosine_with_min_lr",
+      "lr_scheduler_kwargs: cosine_with_min_lr needs min_lr or min_lr_rate, received neither",
+    ],
+    [
+      "{min_lr: 0, min_lr_rate: 0}\nlr_scheduler_type: cosine_with_min_lr",
+      "lr_scheduler_kwargs: cosine_with_min_lr needs min_lr or min_lr_rate, received both",
+    ],
+  ];
+  for (const [text, message] of cases) {
+    const found = refusal(`${minimal}lr_scheduler_kwargs: ${text}\n`);
+    assert.equal(found.replace(/^my-run\.yaml:4:\d+ {2}/, ""), message);
+  }
+  const kwargs = "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr_rate: 0.1}\n";
+  const { config } = loadRecipe(write(minimal + kwargs));
+  assert.deepEqual(config.lrSchedulerKwargs, { min_lr_rate: 0.1 });
+});
+
+test("text is read as what its key expects, in the file and on the command line", () => {
+  const lines = [
+    'learning_rate: "5e-7"',
+    "warmup_ratio: '.1'",
+    "bf16: yes",
+    "do_eval: 'False'",
+    "num_train_epochs: 1_0",
+    "dataset_splits: train_prefs,test_prefs",
+    "lr_scheduler_type: cosine_with_min_lr",
+    `lr_scheduler_kwargs: '{"min_lr_rate": 0.1}'`,
+    "save_strategy: no",
+    "report_to: none",
+    "max_length: '256'",
+    "run_name: '7'",
+  ];
+  const { config } = loadRecipe(write(`${minimal}${lines.join("\n")}\n`), [
+    "--weight_decay=1e-2",
+    "--gradient_checkpointing",
+    "True",
+    "--max_prompt_length",
+    "64",
+    "--dataset_mixer",
+    "a.jsonl,b.jsonl",
+  ]);
+  assert.equal(config.learningRate, 5e-7);
+  assert.equal(config.warmupRatio, 0.1);
+  assert.deepEqual([config.bf16, config.doEval], [true, false]);
+  assert.equal(config.numTrainEpochs, 10);
+  assert.deepEqual(config.datasetSplits, ["train_prefs", "test_prefs"]);
+  assert.deepEqual(config.lrSchedulerKwargs, { min_lr_rate: 0.1 });
+  assert.equal(config.saveStrategy, "no");
+  assert.deepEqual(config.reportTo, "none");
+  assert.deepEqual([config.maxLength, config.maxPromptLength], [256, 64]);
+  assert.equal(config.runName, "7");
+  assert.equal(config.weightDecay, 0.01);
+  assert.equal(config.gradientCheckpointing, true);
+  assert.deepEqual(config.datasetMixer, { "a.jsonl": 1, "b.jsonl": 1 });
+  const fractions = write("model_name_or_path: m\ndataset_mixer:\n  a: '0.5'\n");
+  assert.deepEqual(loadRecipe(fractions).config.datasetMixer, { a: 0.5 });
+});
+
+test("TRL's keys for the data stand for dataset_mixer and dataset_splits, where these are not given", () => {
+  const trl = "model_name_or_path: m\ndataset_name: rows\ndataset_train_split: train_a\n";
+  const alone = loadRecipe(write(`${trl}${lengths}dataset_test_split: test_a\n`));
+  assert.deepEqual(alone.config.datasetMixer, { rows: 1 });
+  assert.deepEqual(alone.config.datasetSplits, ["train_a", "test_a"]);
+  assert.deepEqual(alone.notices, []);
+  assert.deepEqual(loadRecipe(write(trl)).config.datasetSplits, ["train_a", "test"]);
+  const words = ["--dataset_mixer", "{mine: 0.5}", "--dataset_splits", "[train]"];
+  const replaced = loadRecipe(write(trl + lengths), words);
+  assert.deepEqual(replaced.config.datasetMixer, { mine: 0.5 });
+  assert.deepEqual(replaced.config.datasetSplits, ["train"]);
+  assert.deepEqual(replaced.notices, [
+    "accepted, no effect: dataset_name (dataset_mixer is given); dataset_train_split (dataset_splits is given)",
+  ]);
+  // An override wins over the file, whichever of the two spellings it has.
+  const named = loadRecipe(write(minimal), [
+    "--dataset_name",
+    "other",
+    "--evaluation_strategy",
+    "epoch",
+  ]);
+  assert.deepEqual(named.config.datasetMixer, { other: 1 });
+  assert.equal(named.config.evalStrategy, "epoch");
+  assert.match(refusal(minimal, ["--dataset_name"]), /^--dataset_name: expects a value$/);
+});
+
+test("data named as newer recipes of alignment-handbook do have to be named anew", () => {
+  const mixture = "model_name_or_path: m\ndataset_mixture:\n  datasets:\n    - id: a/b\n";
+  assert.match(
+    refusal(mixture),
+    /dataset_mixer: this key is required: expected a map; dataset_mixture is not read, so name local files: dataset_mixer: \{path: fraction\}$/,
+  );
+  const { notices } = loadRecipe(write(mixture + lengths), ["--dataset_mixer", "{mine: 1}"]);
+  assert.match(notices[0]!, /dataset_mixture \(dataset_mixer names the data\)/);
+});
+
+test("a recipe with keys of next-token training only is read as one, and says so", () => {
+  const { config, notices } = loadRecipe(write(`${minimal}max_seq_length: 2048\npacking: false\n`));
+  assert.equal(config.lossType, "sft");
+  assert.equal(config.maxLength, 2048);
+  assert.deepEqual(notices, [
+    "loss_type is not given and is sft: only such recipes have max_seq_length",
+  ]);
+  const given = loadRecipe(
+    write(`${minimal}${lengths.replace("max_length", "max_seq_length")}loss_type: SimPER\n`),
+  );
+  assert.equal(given.config.lossType, "SimPER");
+  assert.deepEqual(given.notices, []);
+});
+
+test("a loss that DPO has under the same name is said to be SimPO's, unless the recipe is", () => {
+  const dpo = loadRecipe(write(`${minimal}${lengths}loss_type: sigmoid\nbeta: 0.01\n`));
+  assert.match(
+    dpo.notices[0]!,
+    /^loss_type: sigmoid is SimPO's loss, .* DPO's of that name is not supported$/,
+  );
+  const simpo = write(`${minimal}${lengths}loss_type: sigmoid\nbeta: 2\ngamma_beta_ratio: 0.5\n`);
+  assert.deepEqual(loadRecipe(simpo).notices, []);
+});
+
+test("a reporter that is not known is refused with the names of those that are", () => {
+  const named = 'expected one of "tensorboard", "wandb", "all", "none"';
+  assert.equal(
+    refusal(`${minimal}report_to: [wandb, mlflow]\n`),
+    `my-run.yaml:4:20  report_to[1]: ${named}, received "mlflow"`,
+  );
+  assert.match(
+    refusal(`${minimal}report_to: mlflow\n`),
+    new RegExp(`report_to: ${named}.*received "mlflow"`),
+  );
+  for (const value of ["all", "wandb", "[tensorboard, wandb]", "[]", "null", "tensorboard,wandb"]) {
+    loadRecipe(write(`${minimal}report_to: ${value}\n`));
   }
 });
 

@@ -1,20 +1,18 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import os from "node:os";
+import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { foreignKeys } from "#src/config/foreign.js";
 import { recipeKeyHelp, recipeKeys } from "#src/config/help.js";
 import { loadRecipe } from "#src/config/load.js";
 import { toCodeName, toRecipeKey } from "#src/config/names.js";
-import { recipeSchema } from "#src/config/schema.js";
+import { aliases, recipeSchema } from "#src/config/schema.js";
+import { translations } from "#src/config/translate.js";
+import { fixture, root } from "../support/paths.js";
 
-const dir = mkdtempSync(path.join(os.tmpdir(), "simper-recipes-"));
-after(() => rmSync(dir, { recursive: true }));
-
-// The settings of the four published SimPER recipes: the same keys, these values differ.
-const published = [
-  {
+// Values of the four published SimPER recipes; [A.1] of the project's notes on the reference.
+const published = {
+  "llama-3-8b-base": {
     model: "princeton-nlp/Llama-3-Base-8B-SFT",
     data: "HuggingFaceH4/ultrafeedback_binarized",
     splits: ["train_prefs", "test_prefs"],
@@ -22,7 +20,7 @@ const published = [
     length: [2048, 1800],
     dead: [2.0, 0.5],
   },
-  {
+  "llama-3-8b-instruct": {
     model: "meta-llama/Meta-Llama-3-8B-Instruct",
     data: "princeton-nlp/llama3-ultrafeedback",
     splits: ["train", "test"],
@@ -30,7 +28,7 @@ const published = [
     length: [2048, 1800],
     dead: [2.5, 0.55],
   },
-  {
+  "mistral-7b-base": {
     model: "alignment-handbook/zephyr-7b-sft-full",
     data: "HuggingFaceH4/ultrafeedback_binarized",
     splits: ["train_prefs", "test_prefs"],
@@ -38,7 +36,7 @@ const published = [
     length: [1024, 512],
     dead: [2.0, 0.8],
   },
-  {
+  "mistral-7b-instruct": {
     model: "mistralai/Mistral-7B-Instruct-v0.2",
     data: "princeton-nlp/mistral-instruct-ultrafeedback",
     splits: ["train", "test"],
@@ -46,62 +44,126 @@ const published = [
     length: [2048, 1800],
     dead: [2.5, 0.1],
   },
-];
+};
 
-for (const recipe of published) {
-  test(`the published settings of ${recipe.model} load with nothing refused`, () => {
-    const file = path.join(dir, "recipe.yaml");
-    const settings = {
-      model_name_or_path: recipe.model,
-      torch_dtype: null,
-      attn_implementation: "flash_attention_2",
-      dataset_mixer: { [recipe.data]: 1.0 },
-      dataset_splits: recipe.splits,
-      preprocessing_num_workers: 12,
+for (const [name, values] of Object.entries(published)) {
+  test(`configs/${name}-simper.yaml says what the published recipe says`, () => {
+    const { config, notices } = loadRecipe(path.join(root, "configs", `${name}-simper.yaml`));
+    const expected = {
+      modelNameOrPath: values.model,
+      torchDtype: null,
+      datasetMixer: { [values.data]: 1 },
+      datasetSplits: values.splits,
+      maxLength: values.length[0],
+      maxPromptLength: values.length[1],
+      truncationMode: "keep_end",
+      lossType: "SimPER",
+      beta: values.dead[0],
+      gammaBetaRatio: values.dead[1],
+      learningRate: values.lr,
+      lrSchedulerType: "cosine",
+      warmupRatio: 0.1,
+      warmupSteps: 0,
+      weightDecay: 0,
+      adamBeta1: 0.9,
+      adamBeta2: 0.999,
+      adamEpsilon: 1e-8,
+      maxGradNorm: 1,
+      numTrainEpochs: 1,
+      maxSteps: -1,
+      perDeviceTrainBatchSize: 2,
+      perDeviceEvalBatchSize: 4,
+      gradientAccumulationSteps: 16,
+      gradientCheckpointing: true,
       bf16: true,
-      beta: recipe.dead[0],
-      gamma_beta_ratio: recipe.dead[1],
-      do_eval: true,
-      evaluation_strategy: "steps",
-      eval_steps: 400,
-      gradient_accumulation_steps: 16,
-      gradient_checkpointing: true,
-      gradient_checkpointing_kwargs: { use_reentrant: false },
-      hub_model_id: "simper-exps",
-      learning_rate: recipe.lr,
-      log_level: "info",
-      logging_steps: 5,
-      lr_scheduler_type: "cosine",
-      max_length: recipe.length[0],
-      max_prompt_length: recipe.length[1],
-      num_train_epochs: 1,
-      optim: "adamw_torch",
-      output_dir: "outputs/run",
-      run_name: "run",
-      per_device_train_batch_size: 2,
-      per_device_eval_batch_size: 4,
-      push_to_hub: false,
-      save_strategy: "steps",
-      save_steps: 1000000,
-      report_to: ["wandb"],
-      save_total_limit: 20,
       seed: 42,
-      warmup_ratio: 0.1,
+      doEval: true,
+      evalStrategy: "steps",
+      evalSteps: 400,
+      loggingSteps: 5,
+      saveStrategy: "steps",
+      saveSteps: 1000000,
+      saveTotalLimit: 20,
+      outputDir: `outputs/${name}-simper`,
+      runName: `${name}-simper`,
+      reportTo: ["wandb"],
+      optim: "adamw_torch",
     };
-    writeFileSync(file, JSON.stringify(settings)); // JSON is YAML
-    const { config, notices } = loadRecipe(file);
-    assert.equal(config.modelNameOrPath, recipe.model);
-    assert.equal(config.learningRate, recipe.lr);
-    assert.deepEqual([config.maxLength, config.maxPromptLength], recipe.length);
-    assert.deepEqual(config.datasetSplits, recipe.splits);
-    assert.deepEqual([config.doEval, config.evalStrategy, config.evalSteps], [true, "steps", 400]);
-    assert.equal(config.gradientCheckpointing, true);
+    for (const [key, value] of Object.entries(expected)) {
+      assert.deepEqual(config[key as keyof typeof config], value, key);
+    }
     assert.equal(notices.length, 1);
-    for (const key of ["attn_implementation", "beta", "hub_model_id", "report_to", "log_level"]) {
-      assert.ok(notices[0]!.includes(key), key);
+    for (const key of [
+      "attn_implementation",
+      "beta",
+      "hub_model_id",
+      "log_level",
+      "use_reentrant",
+    ]) {
+      const named = key === "use_reentrant" ? "gradient_checkpointing_kwargs" : key;
+      assert.ok(notices[0]!.includes(named), named);
     }
   });
 }
+
+test("every recipe of configs/ names the schema that editors check it with", () => {
+  const files = readdirSync(path.join(root, "configs"), { recursive: true, encoding: "utf8" });
+  const recipes = files.filter((file) => file.endsWith(".yaml"));
+  assert.ok(recipes.length >= 6, recipes.join());
+  for (const file of recipes) {
+    const first = readFileSync(path.join(root, "configs", file), "utf8").split("\n")[0]!;
+    const schema = /^# yaml-language-server: \$schema=(.+)$/.exec(first)?.[1];
+    assert.ok(schema, `${file}: ${first}`);
+    const found = path.resolve(root, "configs", path.dirname(file), schema);
+    assert.equal(found, path.join(root, "configs/schema.json"), file);
+  }
+});
+
+interface Keys {
+  readonly TrainingArguments: readonly string[];
+  readonly trl: readonly string[];
+  readonly older: Readonly<Record<string, readonly string[]>>;
+  readonly reference: { readonly recipe: readonly string[] };
+  readonly optim: readonly string[];
+  readonly lr_scheduler_type: readonly string[];
+}
+const keys = JSON.parse(readFileSync(fixture("config", "keys.json"), "utf8")) as Keys;
+
+const lists: Readonly<Record<string, readonly string[]>> = {
+  "transformers' TrainingArguments": keys.TrainingArguments,
+  "TRL's SFTConfig, DPOConfig, ModelConfig and ScriptArguments": keys.trl,
+  "earlier releases": Object.values(keys.older).flat(),
+  "the recipes of SimPER, SimPO and alignment-handbook": keys.reference.recipe,
+};
+const known = new Set([
+  ...recipeKeys().map(({ key }) => key),
+  ...Object.keys(foreignKeys),
+  ...Object.keys(aliases),
+  ...Object.keys(translations),
+]);
+
+for (const [source, list] of Object.entries(lists)) {
+  test(`every key of ${source} is known`, () => {
+    assert.ok(list.length > 20);
+    assert.deepEqual(
+      list.filter((key) => !known.has(key)),
+      [],
+    );
+  });
+}
+
+test("every optimizer and schedule of transformers is accepted, or named as not supported", () => {
+  for (const [name, values] of [
+    ["optim", keys.optim],
+    ["lrSchedulerType", keys.lr_scheduler_type],
+  ] as const) {
+    const field = recipeSchema.shape[name];
+    const later = (field.meta()?.later ?? []) as readonly string[];
+    for (const value of values) {
+      assert.notEqual(field.safeParse(value).success, later.includes(value), `${name}: ${value}`);
+    }
+  }
+});
 
 test("every key survives the way to code and back", () => {
   for (const name of Object.keys(recipeSchema.shape))
@@ -109,9 +171,10 @@ test("every key survives the way to code and back", () => {
 });
 
 test("a key is either ours or foreign, never both", () => {
-  const own = new Set(recipeKeys().map(({ key }) => key));
+  const own = [...recipeKeys().map(({ key }) => key), ...Object.keys(aliases)];
+  const all = [...own, ...Object.keys(foreignKeys), ...Object.keys(translations)];
   assert.deepEqual(
-    Object.keys(foreignKeys).filter((key) => own.has(key)),
+    all.filter((key, i) => all.indexOf(key) !== i),
     [],
   );
 });

@@ -1,0 +1,41 @@
+import type { RecipeInput } from "./schema.js";
+
+/**
+ * Keys of other trainers that say what one of ours says, in another form.
+ * `join` makes our value of theirs; `others` are the values of keys that go with it.
+ */
+export interface Translation {
+  readonly name: keyof RecipeInput;
+  readonly join: (value: unknown, others: ReadonlyMap<string, unknown>) => unknown;
+}
+
+const splits = (_: unknown, others: ReadonlyMap<string, unknown>): unknown[] => [
+  others.get("dataset_train_split") ?? "train",
+  others.get("dataset_test_split") ?? "test",
+];
+
+/** TRL names one data set and its two splits, each with a key of its own. */
+export const translations: Readonly<Record<string, Translation>> = {
+  dataset_name: { name: "datasetMixer", join: (value) => ({ [String(value)]: 1 }) },
+  dataset_config: { name: "datasetConfigs", join: (value) => [value] },
+  dataset_train_split: { name: "datasetSplits", join: splits },
+  dataset_test_split: { name: "datasetSplits", join: splits },
+};
+
+/** Readings of a `dataset_mixer` that is no map: a path, or a list of paths, each used whole. */
+export function mixerOf(value: unknown): unknown[] {
+  const paths = Array.isArray(value) ? (value as unknown[]) : [value];
+  if (!paths.every((item) => typeof item === "string" && item !== "")) return [];
+  return [Object.fromEntries(paths.map((item) => [item, 1]))];
+}
+
+/** Keys that only recipes of next-token training have: with one of them and no loss_type, that is meant. */
+export const sftOnlyKeys = [
+  "assistant_only_loss",
+  "completion_only_loss",
+  "dataset_text_field",
+  "eval_packing",
+  "max_seq_length",
+  "packing",
+  "packing_strategy",
+] as const;

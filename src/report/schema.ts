@@ -1,0 +1,43 @@
+import * as z from "zod";
+
+/** Where metrics can go besides the console and `metrics.jsonl`. */
+export const REPORTER_NAMES = ["tensorboard", "wandb"] as const;
+
+/** One of {@link REPORTER_NAMES}. */
+export type ReporterName = (typeof REPORTER_NAMES)[number];
+
+const word = z.enum([...REPORTER_NAMES, "all", "none"]);
+
+/** Recipe keys of reports. Names are those of Hugging Face's TrainingArguments. */
+export const reportFields = {
+  reportTo: z
+    .union([word, z.array(word)])
+    .nullable()
+    .default(null)
+    .describe(
+      "Where metrics go besides metrics.jsonl: tensorboard (event files), wandb, a list, all or none. Default: none.",
+    ),
+  loggingDir: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("Folder of event files. Default: runs/<time>_<host> in output_dir."),
+  project: z
+    .string()
+    .min(1)
+    .default("huggingface")
+    .describe("Project of W&B that runs are listed under; WANDB_PROJECT wins."),
+};
+
+/** `report_to` as a list; `all` is what this machine has, so whether wandb is installed is asked for it only. */
+export function namedReporters(
+  reportTo: z.output<typeof reportFields.reportTo>,
+  wandbInstalled: () => boolean,
+): ReporterName[] {
+  const words = Array.isArray(reportTo) ? reportTo : [reportTo ?? "none"];
+  const all = words.includes("all");
+  return REPORTER_NAMES.filter(
+    (name) => words.includes(name) || (all && (name !== "wandb" || wandbInstalled())),
+  );
+}
