@@ -44,7 +44,7 @@ function checkSteps(steps: readonly MetricRecord[], curve: Curve): void {
       assert.ok(got.grad_norm! > 4 * (max_grad_norm as number), `step ${step} clips`);
     }
     for (const [metric, value] of Object.entries(metrics)) {
-      // The promise for the loss is 1e-4 relative + 1e-5 absolute; float32 PyTorch keeps to this, too.
+      // The promise for the loss is 1e-4 relative + 1e-5 absolute; measured a hundredth of it.
       const tolerance = metric === "grad_norm" ? 1e-4 * value : 1e-5 * Math.abs(value) + 1e-6;
       const error = Math.abs(got[metric]! - value);
       assert.ok(error <= tolerance, `step ${step} ${metric}: ${got[metric]}, not ${value}`);
@@ -67,11 +67,12 @@ async function checkWeights(
     const was = before.get(tensor)!.values;
     const changes = after.get(tensor)!.values.map((value, i) => value - was[i]!);
     const found = Math.hypot(...changes);
-    assert.ok(Math.abs(found - norm) <= 1e-3 * norm, `${tensor}: moved by ${found}, not ${norm}`);
+    // Least exact are the biases of k: softmax hardly sees them, and Adam makes rounding as large as the rest.
+    assert.ok(Math.abs(found - norm) <= 2e-3 * norm, `${tensor}: moved by ${found}, not ${norm}`);
     const expected = wanted?.(tensor);
     if (expected) total += Math.hypot(...changes.map((d, i) => d - expected[i]!)) ** 2;
   }
-  // The promise is 5e-3. The least of the mistakes in the fixture's table moves them by 2e-2.
+  // The promise is 5e-3; measured 4e-5. The least of the mistakes in the fixture's table moves them by 2e-2.
   const error = Math.sqrt(total) / curve.change_norm;
-  assert.ok(error <= 1e-3, `weights: off by ${error} of their change`);
+  assert.ok(error <= 2e-4, `weights: off by ${error} of their change`);
 }
