@@ -13,12 +13,16 @@ export const mistral: Family = {
       max_window_layers: 0,
     });
     for (const name of ["attention_bias", "use_sliding_window"]) config.neutral(name, [false]);
-    const window = config.get("sliding_window") === undefined;
+    const inUse = config.get("sliding_window") !== undefined;
+    const window = inUse ? config.count("sliding_window") : null;
+    // transformers does not look at layer_types: what contradicts sliding_window belongs to another model.
+    if (sharedWindow(config, window) !== window)
+      throw config.error("layer_types", 'all "sliding_attention"', config.get("layer_types"));
     return readDecoder(config, {
       family: "mistral",
       qkvBias: false,
       qkNorm: false,
-      slidingWindow: sharedWindow(config, window ? null : config.count("sliding_window")),
+      slidingWindow: window,
     });
   },
   block: blockParameters,

@@ -13,11 +13,9 @@ export const qwenDefaults = {
 
 /** The window of all layers, null with `use_sliding_window: false`, whatever `sliding_window` says. */
 export function qwenWindow(config: ConfigReader): number | null {
-  const used = config.flag("use_sliding_window", false) && config.get("sliding_window");
-  return sharedWindow(
-    config,
-    used === undefined || used === false ? null : config.count("sliding_window"),
-  );
+  const inUse =
+    config.flag("use_sliding_window", false) && config.get("sliding_window") !== undefined;
+  return sharedWindow(config, inUse ? config.count("sliding_window") : null);
 }
 
 /** Qwen 2 and 2.5: biases of the query, key and value projections [Yang et al. 2024]. */

@@ -178,6 +178,10 @@ const refused: readonly [Fields, RegExp][] = [
     { model_type: "mistral", sliding_window: -1 },
     /sliding_window: expected a whole number above 0/,
   ],
+  [
+    { model_type: "mistral", layer_types: Array(3).fill("full_attention") },
+    /layer_types: expected all "sliding_attention", received \["full_attention"/,
+  ],
   [{ model_type: "mistral", attention_bias: true }, /attention_bias: expected false/],
   [
     { ...qwenWindow, max_window_layers: 2 },
