@@ -12,7 +12,9 @@ export const trainFields = {
     .describe("Examples per device and accumulation step; packing decides the real micro-batches."),
   perDeviceEvalBatchSize: count
     .default(8)
-    .describe("The same for evaluation: pairs of a loss group of sft_weight, else without effect."),
+    .describe(
+      "The same for evaluation; changes a result only with sft_weight, as the size of a loss group.",
+    ),
   gradientAccumulationSteps: count
     .default(1)
     .describe("An optimizer step is a mean over batch size x accumulation x ranks examples."),

@@ -193,7 +193,13 @@ test("an evaluation that is not finite is said with its first example; training 
   rows[2]!.rejected_input_ids[0] = 600;
   rows[2]!.rejected_labels[0] = -100;
   writeLines(path.join(data, "test.jsonl"), rows.slice(0, 4));
-  const recipe = { modelNameOrPath, datasetMixer: { [data]: 1 }, doEval: true, maxSteps: 2 };
+  const recipe = {
+    modelNameOrPath,
+    datasetMixer: { [data]: 1 },
+    doEval: true,
+    maxSteps: 2,
+    maxTokensPerMicroBatch: 128, // the four pairs are not packed in their order
+  };
   const outputDir = path.join(folder, "run");
   const { notices, evals, steps } = await runRecipe({ ...trajectory(recipe), outputDir });
   assert.deepEqual(
