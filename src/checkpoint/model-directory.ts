@@ -24,6 +24,8 @@ export interface ConfigFile {
   readonly fields: Readonly<Record<string, unknown>>;
   /** Where the tokenizer and its chat template lie, if not beside it. */
   readonly tokenizerDir?: string;
+  /** The chat template that the run's rows were rendered by, if not the tokenizer's own. */
+  readonly chatTemplate?: string | undefined;
 }
 
 /** @throws CheckpointError when the folder or its config.json is missing or is not a JSON object. */
@@ -64,12 +66,12 @@ export async function writeModelFiles(
   folder: string,
   source: ConfigFile,
   dtype: "float32" | "bfloat16",
-  chatTemplate?: string | null,
 ): Promise<void> {
+  const { chatTemplate } = source;
   const modelDir = path.dirname(source.path);
   await copySideFiles([GENERATION_CONFIG], modelDir, folder);
   await copySideFiles(TOKENIZER_FILES, source.tokenizerDir ?? modelDir, folder);
-  if (chatTemplate) await writeFileAtomic(path.join(folder, "chat_template.jinja"), chatTemplate);
+  if (chatTemplate) await writeChatTemplate(folder, chatTemplate);
   // A trained model is for generation, whatever its config said while it was trained. [reference, run_simper.py]
   const fields: Record<string, unknown> = { ...source.fields, use_cache: true };
   // transformers 5 writes `dtype`, 4 wrote `torch_dtype`: keep the spelling that is there.
@@ -84,6 +86,17 @@ async function copySideFiles(names: readonly string[], from: string, to: string)
   for (const name of names) {
     if (present.has(name)) await copyFile(path.join(from, name), path.join(to, name));
   }
+}
+
+/** Where tokenizer_config.json has a template, too, it becomes the same: old readers know no other place. */
+async function writeChatTemplate(folder: string, chatTemplate: string): Promise<void> {
+  await writeFileAtomic(path.join(folder, "chat_template.jinja"), chatTemplate);
+  const file = path.join(folder, "tokenizer_config.json");
+  const text = await readFile(file, "utf8").catch(() => "{}");
+  const config = JSON.parse(text) as Record<string, unknown>;
+  if (config.chat_template === undefined || config.chat_template === null) return;
+  config.chat_template = chatTemplate;
+  await writeFileAtomic(file, `${JSON.stringify(config, null, 2)}\n`);
 }
 
 /** Removes weights of an earlier save that the one just written does not name. */

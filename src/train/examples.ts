@@ -36,14 +36,17 @@ export interface RunData {
   readonly test: ExampleSet;
   readonly counts: { readonly train: PoolCounts; readonly test: PoolCounts };
   readonly notices: readonly string[];
+  /** The chat template to save with the model; `undefined` where it is the model's own or there is none. */
+  readonly chatTemplate: string | undefined;
 }
 
 /** Loads what the recipe's loss trains on. @throws DataError naming file and line of what cannot be used. */
 export async function loadExamples(
   config: Config,
   vocabSize: number,
-  options: LoadOptions,
+  given: LoadOptions,
 ): Promise<RunData> {
+  const options = { modelName: config.modelNameOrPath, ...given };
   if (losses[config.lossType].examples === "sequences") {
     const data = await loadSftData(config, options);
     return wrap(data, (store) => sequenceSet(store, vocabSize));
@@ -53,8 +56,8 @@ export async function loadExamples(
 }
 
 function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => ExampleSet): RunData {
-  const { train, test, counts, notices } = data;
-  return { train: examples(train), test: examples(test), counts, notices };
+  const { train, test, ...rest } = data;
+  return { ...rest, train: examples(train), test: examples(test) };
 }
 
 function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): ExampleSet {

@@ -21,6 +21,10 @@ export interface RunState {
   readonly evaluatedStep: number;
   readonly seed: number;
   readonly shuffle: boolean;
+  /** How the data set is ordered before the epochs' orders; checkpoints that do not say have the files' order. */
+  readonly poolOrder: "files" | "numpy-42";
+  /** Rules the rows were rendered and tokenized by; checkpoints that do not say have the reference's. */
+  readonly dataSemantics: Config["dataSemantics"];
   readonly examples: number;
   readonly examplesPerStep: number;
   readonly lossType: string;
@@ -37,6 +41,8 @@ export interface RunState {
 const fixed = {
   seed: "seed",
   shuffle: "shuffle",
+  poolOrder: "order of the data set",
+  dataSemantics: "data_semantics",
   examples: "number of training examples",
   examplesPerStep: "examples per optimizer step",
   lossType: "loss_type",
@@ -116,9 +122,11 @@ export function checkAgreement(
   checkpoint: Checkpoint,
   now: Omit<RunState, "step" | "evaluatedStep">,
 ): void {
+  const older: Partial<RunState> = { poolOrder: "files", dataSemantics: "reference" };
+  const saved: Partial<RunState> = { ...older, ...checkpoint.state };
   const differences = (Object.keys(fixed) as (keyof typeof fixed)[])
-    .filter((key) => checkpoint.state[key] !== now[key])
-    .map((key) => `${fixed[key]} was ${checkpoint.state[key]} and is now ${now[key]}`);
+    .filter((key) => saved[key] !== now[key])
+    .map((key) => `${fixed[key]} was ${saved[key]} and is now ${now[key]}`);
   const [before, after] = [checkpoint.state.lossOptions ?? {}, now.lossOptions ?? {}];
   for (const name of new Set([...Object.keys(before), ...Object.keys(after)])) {
     if (before[name] === after[name] || checkpoint.state.lossType !== now.lossType) continue;
@@ -142,7 +150,7 @@ export async function saveModel(
   source: ConfigFile,
   config: Config,
 ): Promise<void> {
-  await writeModelFiles(folder, source, config.saveDtype, config.chatTemplate);
+  await writeModelFiles(folder, source, config.saveDtype);
   const dtype = config.saveDtype === "float32" ? "f32" : "bf16";
   const { files, index } = await model.withMover((mover) =>
     mover.save(folder, model.weights(), dtype),

@@ -93,6 +93,8 @@ async function trainLocked(
     format: 1,
     seed: config.seed,
     shuffle: config.shuffle,
+    poolOrder: config.shuffle ? "numpy-42" : "files",
+    dataSemantics: config.dataSemantics,
     examples: data.train.count,
     examplesPerStep: plan.examplesPerStep,
     lossType: loss.name,
@@ -151,7 +153,7 @@ async function trainLocked(
     const stopped = () => signal?.aborted === true;
     const parts = {
       config,
-      source,
+      source: { ...source, chatTemplate: data.chatTemplate },
       data,
       plan,
       shape,

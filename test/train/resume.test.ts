@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cpSync, existsSync, readdirSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import type { RecipeInput } from "#src/config/schema.js";
@@ -153,6 +153,37 @@ test("a checkpoint of another run is refused in one message that names every dif
   // What was there stays as it was.
   assert.equal(readFileSync(path.join(outputDir, "metrics.jsonl"), "utf8"), before);
   assert.deepEqual(checkpointSteps(outputDir), [2]);
+});
+
+test("a checkpoint from before the data set was shuffled as a whole is refused, one in file order is not", async (t) => {
+  const outputDir = temporaryFolder(t);
+  const save = { saveStrategy: "steps", saveSteps: 2, maxSteps: 2 } as const;
+  const older = (): void => {
+    const file = path.join(outputDir, "checkpoint-2", "run_state.json");
+    const { poolOrder: _, dataSemantics: __, ...state } = JSON.parse(readFileSync(file, "utf8"));
+    writeFileSync(file, JSON.stringify(state));
+  };
+  await runRecipe({ ...shuffled(save), outputDir });
+  older();
+  await assert.rejects(
+    runRecipe({ ...shuffled({ maxSteps: 3 }), outputDir, resumeFromCheckpoint: true }),
+    /: order of the data set was files and is now numpy-42$/,
+  );
+  const inOrder = { ...save, shuffle: false };
+  await runRecipe({ ...trajectory(inOrder), outputDir });
+  older();
+  await assert.rejects(
+    runRecipe({
+      ...trajectory({ shuffle: false, dataSemantics: "corrected", maxSteps: 3 }),
+      ...{ outputDir, resumeFromCheckpoint: true },
+    }),
+    /: data_semantics was reference and is now corrected$/,
+  );
+  await runRecipe({
+    ...trajectory({ ...inOrder, maxSteps: 3 }),
+    outputDir,
+    resumeFromCheckpoint: true,
+  });
 });
 
 test("a folder that is no checkpoint is refused", async (t) => {
