@@ -1,7 +1,7 @@
 import type { Command } from "commander";
 import { makePlan } from "../train/make-plan.js";
 import type { MemoryLine, RunPlan } from "../train/plan.js";
-import { recipeCommand } from "./shared.js";
+import { accelerateOption, recipeCommand } from "./shared.js";
 
 /** `simper-native plan`: the memory table and step counts of a recipe; reads config and data, touches no device. */
 export function planCommand(): Command {
@@ -10,6 +10,7 @@ export function planCommand(): Command {
     process.stdout.write(options.json ? `${JSON.stringify(plan, null, 2)}\n` : planText(plan));
   })
     .description("Show the memory and the steps a recipe needs, without touching a device.")
+    .addOption(accelerateOption())
     .option("--json", "as one JSON object")
     .addHelpText("after", "\nExample:\n  simper-native plan configs/quickstart.yaml --bf16 true");
 }

@@ -1,4 +1,4 @@
-import { Command, type OptionValues } from "commander";
+import { Command, Option, type OptionValues } from "commander";
 import { loadRecipe, type Recipe } from "../config/load.js";
 import { ConfigError, SimperError } from "../errors.js";
 
@@ -54,10 +54,22 @@ export function recipeCommand(
   return command.action(async () => {
     const { file, overrides } = recipeArguments(command.args);
     const flags = command.options.flatMap((option) => option.long ?? []);
-    const recipe = loadRecipe(file, overrides, { flags });
+    const { accelerate_config: accelerateConfig } = command.opts();
+    const recipe = loadRecipe(file, overrides, {
+      flags,
+      ...(accelerateConfig ? { accelerateConfig } : {}),
+    });
     for (const notice of recipe.notices) inform(notice);
     await run(recipe, command.opts());
   });
+}
+
+/** `--accelerate_config file.yaml`, of the commands that count steps. */
+export function accelerateOption(): Option {
+  return new Option(
+    "--accelerate_config <file.yaml>",
+    "read process count, ZeRO stage and precision from a file of `accelerate config`",
+  );
 }
 
 /**

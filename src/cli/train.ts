@@ -4,7 +4,7 @@ import { DEVICE_NAMES, type DeviceName } from "../native/index.js";
 import { createConsoleReporter, createJsonlReporter } from "../report/index.js";
 import type { ProfileRequest } from "../train/profiler.js";
 import { train } from "../train/trainer.js";
-import { inform, recipeCommand } from "./shared.js";
+import { accelerateOption, inform, recipeCommand } from "./shared.js";
 
 /** `simper-native train`: runs a recipe. Ctrl-C once saves a checkpoint and exits 130, twice quits. */
 export function trainCommand(): Command {
@@ -38,6 +38,7 @@ export function trainCommand(): Command {
     .addOption(
       new Option("--device <name>", "where to compute").choices(DEVICE_NAMES).default("auto"),
     )
+    .addOption(accelerateOption())
     .option(
       "--profile [first:last]",
       "time by op of these optimizer steps, on the console and in output_dir/profile.json; without steps: all but the first",

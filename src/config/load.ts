@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import path from "node:path";
 import { ConfigError } from "../errors.js";
+import { type AccelerateConfig, accelerateNotices, readAccelerateConfig } from "./accelerate.js";
 import { explain } from "./explain.js";
 import { foreignKeys, isIdle, isRefused } from "./foreign.js";
 import { didYouMean, nearest, toCodeName, toRecipeKey } from "./names.js";
@@ -36,6 +37,8 @@ export interface Recipe {
 export interface LoadOptions {
   /** Options of the calling command (`--device`), so that a mistyped one is recognised. */
   readonly flags?: readonly string[];
+  /** A file of `accelerate config`, read for its process count, ZeRO stage and precision. */
+  readonly accelerateConfig?: string;
 }
 
 /**
@@ -75,7 +78,11 @@ export function loadRecipe(
       check.addEntry(key, entry, value, where);
     }
   }
-  const { config, notices } = check.finish();
+  const accelerate =
+    options.accelerateConfig === undefined
+      ? undefined
+      : readAccelerateConfig(options.accelerateConfig);
+  const { config, notices } = check.finish(accelerate);
   return { config, notices, path: file, baseDir: path.dirname(path.resolve(file)) };
 }
 
@@ -216,7 +223,34 @@ class Check {
     }
   }
 
-  finish(): Pick<Recipe, "config" | "notices"> {
+  /** The precision of an accelerate file holds where the recipe says nothing; what both say has to agree. */
+  private takePrecision(file: AccelerateConfig): void {
+    const where = { label: file.label("mixed_precision") };
+    if (file.precision === "fp16" || file.precision === "fp8") {
+      this.problem(where, refusal(file.precision, "only bf16 and f32 are supported; use bf16"));
+    }
+    if (file.precision !== "bf16") return;
+    const given = this.values.get("bf16");
+    if (given === undefined) this.values.set("bf16", { value: true, locate: () => where });
+    else if ([given.value, ...readings(given.value)].includes(false)) {
+      this.problem(
+        where,
+        `bf16 contradicts ${given.locate([], "key").label}: false; keep one of them`,
+      );
+    }
+  }
+
+  private checkAgreement(file: AccelerateConfig, config: Config): void {
+    for (const { key, name, value } of file.agree) {
+      if (config[name] === value) continue;
+      const message = `${value} contradicts ${toRecipeKey(name)}: ${config[name]} of the recipe; write the same number`;
+      this.problem({ label: file.label(...key.split(".")) }, message);
+    }
+  }
+
+  /** @param accelerate - what the recipe is to be run under, where a file says so */
+  finish(accelerate?: AccelerateConfig): Pick<Recipe, "config" | "notices"> {
+    if (accelerate) this.takePrecision(accelerate);
     const idle = this.translate();
     const sftKey = sftOnlyKeys.find((key) => this.spelled.has(key));
     const meansSft = sftKey !== undefined && !this.values.has("lossType");
@@ -245,6 +279,7 @@ class Check {
     for (const { key, message } of config === undefined ? [] : crossCheck(config)) {
       this.problem(this.where(key, [], "value"), message);
     }
+    if (config && accelerate) this.checkAgreement(accelerate, config);
     if (config === undefined || this.problems.length > 0) throw this.error();
     const given = new Set(
       [...this.values].filter(([, { value }]) => value !== null).map(([name]) => name),
@@ -254,6 +289,7 @@ class Check {
     if (meansSft)
       notices.push(`loss_type is not given and is sft: only such recipes have ${sftKey}`);
     if (idle.length > 0) notices.push(noEffectNotice(idle));
+    if (accelerate) notices.push(...accelerateNotices(accelerate, config));
     return { config: deepFreeze(config), notices };
   }
 
