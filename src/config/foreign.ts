@@ -248,9 +248,6 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = {
 
   // Evaluation
   generate_during_eval: refused("use the generate command on a checkpoint"),
-  load_best_model_at_end: refused("the last weights are the result"),
-  metric_for_best_model: noEffect("the last weights are the result"),
-  greater_is_better: noEffect("the last weights are the result"),
   prediction_loss_only: noEffect(evaluation, UNSET),
   eval_accumulation_steps: noEffect(evaluation),
   eval_do_concat_batches: noEffect(evaluation, [null, true]),

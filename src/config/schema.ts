@@ -8,7 +8,7 @@ import {
 import { checkLossOptions, lossFields, lossKeysWithoutEffect } from "../loss/schema.js";
 import { checkSchedule, optimFields } from "../optim/schema.js";
 import { reportFields } from "../report/schema.js";
-import { trainFields } from "../train/schema.js";
+import { checkTrainOptions, trainFields } from "../train/schema.js";
 import { modelFields } from "./model-schema.js";
 import { toRecipeKey } from "./names.js";
 
@@ -77,7 +77,11 @@ export interface Remark {
 
 /** Rules between keys; each remark makes the recipe unusable. */
 export function crossCheck(config: Config): Remark[] {
-  const remarks: Remark[] = [...checkLossOptions(config), ...checkSchedule(config)];
+  const remarks: Remark[] = [
+    ...checkLossOptions(config),
+    ...checkSchedule(config),
+    ...checkTrainOptions(config),
+  ];
   if (config.lossType !== "sft" && config.maxPromptLength >= config.maxLength) {
     remarks.push({
       key: "maxPromptLength",
@@ -151,6 +155,13 @@ export function keysWithoutEffect(
   if (given.has("evalSteps") && config.evalStrategy !== "steps") {
     const why = config.doEval ? `eval_strategy is ${config.evalStrategy}` : "do_eval is false";
     found.push({ key: "eval_steps", reason: why });
+  }
+  const rule = config.metricForBestModel !== null;
+  if (rule && !config.doEval) {
+    found.push({ key: "metric_for_best_model", reason: "do_eval is false" });
+  }
+  if (config.greaterIsBetter !== null && !(rule && config.doEval) && !config.loadBestModelAtEnd) {
+    found.push({ key: "greater_is_better", reason: "there is no metric to compare by" });
   }
   if (given.has("saveSteps") && config.saveStrategy !== "steps") {
     found.push({ key: "save_steps", reason: `save_strategy is ${config.saveStrategy}` });

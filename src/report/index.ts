@@ -19,4 +19,4 @@ export {
   type StepRecord,
 } from "./records.js";
 export { createTensorboardReporter } from "./tensorboard.js";
-export { createTrainerState, type TrainerState } from "./trainer-state.js";
+export { type Best, createTrainerState, type TrainerState } from "./trainer-state.js";

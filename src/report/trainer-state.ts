@@ -14,7 +14,7 @@ export interface Best {
 
 /** A reporter that keeps what transformers' `trainer_state.json` holds. */
 export interface TrainerState extends Reporter {
-  /** Written as `best_metric` and `best_model_checkpoint`; a resumed run finds it here again. */
+  /** Written as `best_metric` and `best_model_checkpoint`. */
   best: Best | undefined;
   /** Mean loss over all steps of the run, those before a resume included; skipped steps have none. */
   trainLoss(): number;
@@ -30,19 +30,19 @@ export interface TrainerState extends Reporter {
  * Collects the log history of a run: the mean over every `logging_steps` steps, and every evaluation.
  *
  * @param earlier - content of the checkpoint's `trainer_state.json` when a run is resumed
+ * @param best - the best evaluation before that
  * @example
  * const state = createTrainerState();
  * state.start(run);
  * await writeFileAtomic(path.join(outputDir, "trainer_state.json"), state.toJson());
  */
-export function createTrainerState(earlier?: string): TrainerState {
+export function createTrainerState(earlier?: string, best?: Best): TrainerState {
   const history: Record<string, number>[] = [];
   const window = new Window();
   let run: RunInfo | undefined;
   let step = 0;
   let epoch = 0;
   let tokens = 0;
-  let best: Best | undefined;
   let losses = { sum: 0, steps: 0 };
   // Steps between the last logged line and the checkpoint: without them a resumed run would log other means.
   let pending: StepRecord[] = [];
@@ -70,8 +70,6 @@ export function createTrainerState(earlier?: string): TrainerState {
       history.push(...saved.log_history);
       const own = saved.stateful_callbacks[PENDING]?.attributes;
       losses = own?.losses ?? losses;
-      const { best_metric: metric, best_model_checkpoint: checkpoint } = saved;
-      if (metric !== null && checkpoint !== null) best = { metric, checkpoint };
       pending = [...(own?.steps ?? [])];
       for (const record of pending) window.add(record);
     },

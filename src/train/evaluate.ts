@@ -1,3 +1,5 @@
+import type { Config } from "../config/schema.js";
+import { DataError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
 import type { EvalRecord } from "../report/records.js";
 import type { ExampleSet } from "./examples.js";
@@ -91,4 +93,16 @@ function concatenate(parts: readonly Float32Array[]): Float32Array {
     offset += part.length;
   }
   return whole;
+}
+
+/**
+ * Without test rows nothing is evaluated, which a notice says; what rests on evaluations is refused.
+ * @throws DataError
+ */
+export function requireTestRows(config: Config, count: number): void {
+  if (count > 0 || !config.loadBestModelAtEnd) return;
+  throw new DataError(
+    "load_best_model_at_end: expected test rows to evaluate on, found none in dataset_mixer",
+    { hint: "add a test split (test.jsonl), or leave the key out" },
+  );
 }

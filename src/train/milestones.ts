@@ -29,6 +29,11 @@ export function createMilestones(
       const waited = config.evalStrategy === "epoch" ? epochsAfter(step) : step;
       return waited >= config.evalDelay && due(config.evalStrategy, config.evalSteps, step);
     },
-    saveDue: (step) => due(config.saveStrategy, config.saveSteps, step),
+    saveDue: (step) => {
+      if (step === 0) return false;
+      // The last weights may be the best ones.
+      if (config.loadBestModelAtEnd && step === run.totalSteps) return true;
+      return due(config.saveStrategy, config.saveSteps, step);
+    },
   };
 }

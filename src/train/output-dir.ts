@@ -47,15 +47,23 @@ function unwritable(outputDir: string, cause: unknown): SimperError {
   });
 }
 
-/** Keeps the newest `limit` checkpoints and always the one just written; null keeps all. */
+/**
+ * Keeps `limit` checkpoints: those in `keep`, whatever their number, and of the others the newest. Null keeps
+ * all.
+ */
 export async function removeOldCheckpoints(
   outputDir: string,
   limit: number | null,
-  justWritten: string,
+  keep: readonly string[],
 ): Promise<void> {
   if (limit === null) return;
+  const kept = new Set(keep.map((dir) => path.resolve(dir)));
   const checkpoints = await listCheckpoints(outputDir);
-  for (const { dir } of checkpoints.slice(0, Math.max(0, checkpoints.length - limit))) {
-    if (dir !== justWritten) await rm(dir, { recursive: true, force: true });
+  let surplus = checkpoints.length - limit;
+  for (const { dir } of checkpoints) {
+    if (surplus <= 0) return;
+    if (kept.has(path.resolve(dir))) continue;
+    await rm(dir, { recursive: true, force: true });
+    surplus--;
   }
 }

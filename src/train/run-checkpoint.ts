@@ -35,6 +35,8 @@ export interface RunState {
   /** Tokens per micro-batch: packing decides the order of sums, so a resumed run keeps it. */
   readonly maxTokens: number;
   readonly totalSteps: number;
+  /** How the best evaluation is chosen; absent: it is not. */
+  readonly bestBy?: string;
 }
 
 /** Fields that a resumed run may not change, in the recipe's words. */
@@ -132,6 +134,10 @@ export function checkAgreement(
     if (before[name] === after[name] || checkpoint.state.lossType !== now.lossType) continue;
     differences.push(`${name} was ${before[name] ?? "unset"} and is now ${after[name] ?? "unset"}`);
   }
+  const [ruleBefore, ruleNow] = [checkpoint.state.bestBy, now.bestBy];
+  if (ruleBefore && ruleNow && ruleBefore !== ruleNow) {
+    differences.push(`metric_for_best_model was ${ruleBefore}, and is now ${ruleNow}`);
+  }
   if (checkpoint.state.step > now.totalSteps) {
     differences.push(
       `it stands after step ${checkpoint.state.step}, beyond the run's ${now.totalSteps} steps`,
@@ -168,7 +174,7 @@ export async function saveCheckpoint(
   source: ConfigFile,
   config: Config,
 ): Promise<string> {
-  const target = path.join(config.outputDir, `checkpoint-${state.step}`);
+  const target = checkpointDir(config.outputDir, state.step);
   await writeDirectoryAtomic(target, async (folder) => {
     await saveModel(model, folder, source, config);
     // The f32 weights are in the model file unless they were rounded on the way.
@@ -187,20 +193,35 @@ export async function saveCheckpoint(
   return target;
 }
 
+/** Folder of the checkpoint after `step`. */
+export function checkpointDir(outputDir: string, step: number): string {
+  return path.join(outputDir, `checkpoint-${step}`);
+}
+
 /** Reads weights and optimizer state back, bit for bit. */
-export async function restoreCheckpoint(model: ResidentModel, dir: string): Promise<void> {
+export function restoreCheckpoint(model: ResidentModel, dir: string): Promise<void> {
+  return restore(model, dir, true);
+}
+
+/** Reads the weights of a checkpoint back, bit for bit; the moments stay as they are. */
+export function restoreWeights(model: ResidentModel, dir: string): Promise<void> {
+  return restore(model, dir, false);
+}
+
+async function restore(model: ResidentModel, dir: string, withMoments: boolean): Promise<void> {
   const file = path.join(dir, OPTIMIZER_FILE);
   const optimizer = await openSafetensors(file);
   const weights = await openSafetensors(dir);
   try {
-    const moments = [
-      ...model.optimizerState("m", prefixes.m),
-      ...model.optimizerState("v", prefixes.v),
-    ];
+    const moments = withMoments
+      ? [...model.optimizerState("m", prefixes.m), ...model.optimizerState("v", prefixes.v)]
+      : [];
     const exact = optimizer.names().some((name) => name.startsWith(prefixes.master));
     const masters = model.optimizerState("master", prefixes.master);
     await model.withMover(async (mover) => {
-      await mover.load(optimizer, exact ? [...masters, ...moments] : moments, file);
+      const wanted = exact ? [...masters, ...moments] : moments;
+      const left = (name: string) => !withMoments && /^exp_avg(_sq)?\./.test(name);
+      if (wanted.length > 0) await mover.load(optimizer, wanted, file, left);
       if (!exact) await mover.load(weights, model.weights(), dir);
     });
   } finally {

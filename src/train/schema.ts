@@ -60,6 +60,25 @@ export const trainFields = {
     ),
   evalOnStart: z.boolean().default(false).describe("Evaluate once before the first step."),
 
+  loadBestModelAtEnd: z
+    .boolean()
+    .default(false)
+    .describe(
+      "output_dir gets the weights of the best evaluated checkpoint instead of the last ones; evaluations and " +
+        "checkpoints then have to coincide.",
+    ),
+  metricForBestModel: z
+    .string()
+    .min(1)
+    .nullable()
+    .default(null)
+    .describe("What best means, with or without eval_. Default: loss with load_best_model_at_end."),
+  greaterIsBetter: z
+    .boolean()
+    .nullable()
+    .default(null)
+    .describe('Default: false where metric_for_best_model ends with "loss", else true.'),
+
   loggingSteps: count.default(500).describe("Optimizer steps between two lines on the console."),
   saveStrategy: z
     .enum(["no", "steps", "epoch"])
@@ -69,7 +88,9 @@ export const trainFields = {
   saveTotalLimit: count
     .nullable()
     .default(null)
-    .describe("Keep this many checkpoints, the newest ones. Default: all."),
+    .describe(
+      "Keep this many checkpoints, the newest ones; the best one always stays. Default: all.",
+    ),
   saveDtype: z
     .enum(["float32", "bfloat16"])
     .nullable()
@@ -88,3 +109,39 @@ export const trainFields = {
     .default(false)
     .describe("Keep only the input of each block and compute the rest again in the backward pass."),
 };
+
+const trainSchema = z.object(trainFields);
+type TrainOptions = Readonly<z.output<typeof trainSchema>>;
+
+/** A rule between the keys that a recipe breaks. */
+export interface TrainRemark {
+  readonly key: keyof TrainOptions;
+  readonly message: string;
+}
+
+/** Rules between these keys, with the defaults that depend on others filled in. */
+export function checkTrainOptions(
+  options: Omit<TrainOptions, "doEval"> & { readonly doEval: boolean },
+): TrainRemark[] {
+  const { doEval, evalStrategy, evalSteps, saveStrategy, saveSteps } = options;
+  const remarks: TrainRemark[] = [];
+  if (options.loadBestModelAtEnd) {
+    const remark = (message: string) => remarks.push({ key: "loadBestModelAtEnd", message });
+    if (!doEval || evalStrategy === "no") {
+      remark(
+        "the best model is chosen by evaluations during training, and there are none; set eval_strategy to steps or epoch",
+      );
+    } else if (evalStrategy !== saveStrategy) {
+      remark(
+        `expected eval_strategy and save_strategy to agree, received ${evalStrategy} and ${saveStrategy}: ` +
+          "only an evaluated checkpoint can be the best",
+      );
+    } else if (evalStrategy === "steps" && saveSteps % (evalSteps ?? 1) !== 0) {
+      remark(
+        `expected save_steps to be a multiple of eval_steps, received ${saveSteps} and ${evalSteps}: ` +
+          "only an evaluated checkpoint can be the best",
+      );
+    }
+  }
+  return remarks;
+}

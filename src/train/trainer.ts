@@ -14,6 +14,8 @@ import {
   type RunSummary,
   type StepRecord,
 } from "../report/index.js";
+import { bestBefore, bestRule, describeRule } from "./best-model.js";
+import { requireTestRows } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
 import { loadWeights, resolveModelDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
@@ -63,7 +65,7 @@ export interface TrainOptions {
 export async function train(options: TrainOptions): Promise<RunSummary> {
   const { config, baseDir = ".", device = "auto" } = options;
   requireDevice(device); // before minutes of tokenizing
-  chooseLoss(options.loss, config);
+  bestRule(config, chooseLoss(options.loss, config));
   if (options.profile) checkProfileRequest(options.profile);
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
   const source = await readConfigFile(modelDir);
@@ -84,8 +86,11 @@ async function trainLocked(
   const loss = chooseLoss(options.loss, config);
   const shape = readModelShape(source);
   const checkpoint = await findCheckpoint(config);
+  const best = bestRule(config, loss);
+  const bestSoFar = checkpoint && best && bestBefore(checkpoint, config.loadBestModelAtEnd);
   const dataOptions = { modelDir, baseDir, needTest: config.doEval };
   const data = await loadExamples(config, shape.vocabSize, dataOptions);
+  requireTestRows(config, data.test.count);
   const kept = checkpoint?.state.maxTokens;
   const memory = { device: freeDeviceMemory(device) };
   const plan = planRun(config, shape, data.train, data.test, memory, kept);
@@ -103,6 +108,7 @@ async function trainLocked(
     lossOptions: lossOptions(loss, config),
     maxTokens: plan.limits.tokens,
     totalSteps: plan.totalSteps,
+    ...(best && { bestBy: describeRule(best) }),
   } as const;
   if (checkpoint) checkAgreement(checkpoint, settings);
   const resumedStep = checkpoint?.state.step ?? 0;
@@ -126,7 +132,7 @@ async function trainLocked(
     if (checkpoint) await restoreCheckpoint(model, checkpoint.dir);
     else await loadWeights(model, modelDir);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
-    const trainerState = createTrainerState(checkpoint?.trainerState);
+    const trainerState = createTrainerState(checkpoint?.trainerState, bestSoFar);
     const own = {
       start: ignore,
       step: options.onStep ?? ignore,
@@ -159,6 +165,7 @@ async function trainLocked(
       shape,
       loss,
       settings,
+      best,
       session,
       reporter,
       trainerState,
@@ -166,7 +173,10 @@ async function trainLocked(
       profiler: profiled && new Profiler(session.stream, profiled),
     };
     const started = performance.now();
-    const { step, epoch, examples, interrupted } = await new TrainingRun(parts, from).run();
+    const { step, epoch, examples, interrupted, resultStep } = await new TrainingRun(
+      parts,
+      from,
+    ).run();
     const seconds = (performance.now() - started) / 1e3;
     if (interrupted) {
       const summary = { step, interrupted, seconds };
@@ -181,7 +191,7 @@ async function trainLocked(
       done: { steps: step - from.step, examples },
       seconds,
     });
-    const evaluation = evaluationMetrics(trainerState.evaluation(step), data.test.count);
+    const evaluation = evaluationMetrics(trainerState.evaluation(resultStep), data.test.count);
     const summary = { step, interrupted, seconds, train, ...(evaluation && { eval: evaluation }) };
     reporter.end(summary);
     const file = path.join(config.outputDir, "trainer_state.json");
@@ -223,7 +233,6 @@ function chooseLoss(given: Loss | undefined, config: Config): Loss {
   );
 }
 
-function ignore(): void {}
 /** What a resumed run must agree on besides the loss's name. Loss groups matter to an SFT term only. */
 function lossOptions(loss: Loss, config: Config): Readonly<Record<string, number>> {
   if (!loss.sftWeight) return loss.options ?? {};
@@ -231,3 +240,4 @@ function lossOptions(loss: Loss, config: Config): Readonly<Record<string, number
   return { ...loss.options, per_device_train_batch_size: perDeviceTrainBatchSize };
 }
 
+function ignore(): void {}

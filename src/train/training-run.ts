@@ -1,14 +1,16 @@
+import { existsSync } from "node:fs";
 import path from "node:path";
 import { writeFileAtomic } from "../checkpoint/files.js";
 import type { ConfigFile } from "../checkpoint/model-directory.js";
 import type { Config } from "../config/schema.js";
 import { createOrder } from "../data/order.js";
-import { NumericsError } from "../errors.js";
+import { CheckpointError, NumericsError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
 import type { ModelShape } from "../model/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate, type ScheduleOptions } from "../optim/schedule.js";
 import type { Reporter, TrainerState } from "../report/index.js";
+import { type BestRule, describeRule, isBetter } from "./best-model.js";
 import { evaluate } from "./evaluate.js";
 import type { RunData } from "./examples.js";
 import { stepLoss } from "./loss-groups.js";
@@ -17,7 +19,13 @@ import { firstNonFinite } from "./nonfinite.js";
 import { removeOldCheckpoints } from "./output-dir.js";
 import { type RunPlan, scheduleOptions } from "./plan.js";
 import type { Profiler } from "./profiler.js";
-import { type RunState, saveCheckpoint, saveModel } from "./run-checkpoint.js";
+import {
+  checkpointDir,
+  type RunState,
+  restoreWeights,
+  saveCheckpoint,
+  saveModel,
+} from "./run-checkpoint.js";
 import type { Session } from "./session.js";
 import { StepMeter } from "./step-meter.js";
 
@@ -32,6 +40,8 @@ export interface TrainingParts {
   readonly loss: Loss;
   /** Settings that go into every checkpoint. */
   readonly settings: Omit<RunState, "step" | "evaluatedStep">;
+  /** How the best evaluation is chosen. */
+  readonly best: BestRule | undefined;
   readonly session: Session;
   readonly reporter: Reporter;
   readonly trainerState: TrainerState;
@@ -49,6 +59,8 @@ export interface RunOutcome {
   readonly examples: number;
   /** Stopped before its last step was done and evaluated. */
   readonly interrupted: boolean;
+  /** The step whose weights output_dir has, when it was not. */
+  readonly resultStep: number;
 }
 
 /** The training loop, from one step to the last, with what happens between steps. */
@@ -62,6 +74,7 @@ export class TrainingRun {
   readonly #meter: StepMeter;
   #step: number;
   #evaluatedStep: number;
+  #savedStep: number;
   #examples = 0;
   #profileReported = false;
 
@@ -72,6 +85,7 @@ export class TrainingRun {
     this.#parts = parts;
     this.#step = from.step;
     this.#evaluatedStep = from.evaluatedStep;
+    this.#savedStep = from.step;
     this.#loss = parts.loss;
     this.#optimizer = new AdamW(
       store.blocks,
@@ -89,10 +103,10 @@ export class TrainingRun {
 
   /** Trains to the last step, or until stopped; then writes the model, or a checkpoint to go on from. */
   async run(): Promise<RunOutcome> {
-    const { config, plan, session, source, stopped } = this.#parts;
+    const { plan, stopped } = this.#parts;
     const first = this.#step;
     // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
-    await this.#evaluateIfDue();
+    if ((await this.#evaluateIfDue()) && this.#mayBeBest()) await this.#save();
     while (this.#step < plan.totalSteps && !stopped()) {
       await this.#profiledStep();
       await this.#evaluateIfDue();
@@ -102,10 +116,46 @@ export class TrainingRun {
     await this.#reportProfile();
 
     const interrupted = this.#step < plan.totalSteps || this.#evaluationMissing();
-    if (!interrupted) await saveModel(session.model, config.outputDir, source, config);
-    else if (this.#step > first) await this.#save();
+    const unsaved = this.#savedStep !== this.#step;
+    if (interrupted ? this.#step > first : unsaved && this.#mayBeBest()) await this.#save();
+    const resultStep = interrupted ? -1 : await this.#saveResult();
     const epoch = this.#milestones.epochsAfter(this.#step);
-    return { step: this.#step, epoch, examples: this.#examples, interrupted };
+    return { step: this.#step, epoch, examples: this.#examples, interrupted, resultStep };
+  }
+
+  /** Writes the model to output_dir: the last weights, or those of the best evaluation. Returns their step. */
+  async #saveResult(): Promise<number> {
+    const { config, session, source, reporter, trainerState, best: rule } = this.#parts;
+    const save = () => saveModel(session.model, config.outputDir, source, config);
+    const best = trainerState.best;
+    if (!config.loadBestModelAtEnd || rule === undefined || best === undefined) {
+      await save();
+      if (rule && config.loadBestModelAtEnd) {
+        reporter.notice(
+          `no checkpoint has an evaluation where ${rule.metric} is a number; output_dir holds the last weights`,
+        );
+      }
+      return this.#step;
+    }
+    const name = path.basename(best.checkpoint);
+    const step = Number(name.replace("checkpoint-", ""));
+    if (step !== this.#step) {
+      if (!existsSync(best.checkpoint)) {
+        await save();
+        throw new CheckpointError(
+          `${best.checkpoint}: the best checkpoint, by ${rule.metric} ${best.metric}, is gone`,
+          { hint: "output_dir holds the last weights instead" },
+        );
+      }
+      await restoreWeights(session.model, best.checkpoint);
+    }
+    await save();
+    const which =
+      step === this.#step ? "the last weights" : `the weights of ${name}, not the last ones`;
+    reporter.notice(
+      `output_dir holds ${which}: the best by ${describeRule(rule)} (${best.metric})`,
+    );
+    return step;
   }
 
   async #profiledStep(): Promise<void> {
@@ -213,8 +263,15 @@ export class TrainingRun {
     return due && this.#evaluatedStep !== this.#step;
   }
 
-  async #evaluateIfDue(): Promise<void> {
-    if (!this.#evaluationMissing()) return;
+  /** Whether the checkpoint after this step takes part in the choice of the best. */
+  #mayBeBest(): boolean {
+    const evaluated = this.#evaluatedStep === this.#step;
+    return this.#parts.best !== undefined && evaluated && this.#milestones.saveDue(this.#step);
+  }
+
+  /** Returns whether the test split was evaluated. */
+  async #evaluateIfDue(): Promise<boolean> {
+    if (!this.#evaluationMissing()) return false;
     await this.#parts.profiler?.rest();
     await this.#reportLast();
     const { config, data, plan, session, reporter, stopped } = this.#parts;
@@ -222,7 +279,7 @@ export class TrainingRun {
     const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize, stopped };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
     const found = await evaluate(session, data.test, this.#loss, options, at);
-    if (!found) return; // stopped half-way
+    if (!found) return false; // stopped half-way
     this.#evaluatedStep = this.#step;
     if (found.nonFinite) {
       // No update depends on it, so the run goes on whatever on_nonfinite says.
@@ -233,14 +290,22 @@ export class TrainingRun {
       );
     }
     reporter.eval(found.record);
+    return true;
   }
 
   async #save(): Promise<void> {
     await this.#parts.profiler?.rest();
     await this.#reportLast();
-    const { config, session, settings, source, trainerState } = this.#parts;
+    const { best: rule, config, session, settings, source, trainerState } = this.#parts;
+    const checkpoint = checkpointDir(config.outputDir, this.#step);
+    if (rule && this.#mayBeBest()) {
+      const metric = trainerState.evaluation(this.#step)?.[rule.metric];
+      if (isBetter(rule, metric, trainerState.best)) trainerState.best = { metric, checkpoint };
+    }
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
-    const dir = await saveCheckpoint(session.model, state, trainerState.toJson(), source, config);
-    await removeOldCheckpoints(config.outputDir, config.saveTotalLimit, dir);
+    await saveCheckpoint(session.model, state, trainerState.toJson(), source, config);
+    this.#savedStep = this.#step;
+    const keep = [checkpoint, ...(trainerState.best ? [trainerState.best.checkpoint] : [])];
+    await removeOldCheckpoints(config.outputDir, config.saveTotalLimit, keep);
   }
 }
