@@ -12,12 +12,13 @@ import {
   type EvalRecord,
   type Reporter,
   type RunSummary,
+  recipeReporters,
   type StepRecord,
 } from "../report/index.js";
 import { bestBefore, bestRule, describeRule } from "./best-model.js";
 import { requireTestRows } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
-import { loadWeights, resolveModelDir } from "./model-source.js";
+import { loadWeights, resolveModelDir, resolveTokenizerDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { largestLines, modelBlocks, planRun, type RunPlan } from "./plan.js";
 import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
@@ -68,7 +69,8 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
   bestRule(config, chooseLoss(options.loss, config));
   if (options.profile) checkProfileRequest(options.profile);
   const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
-  const source = await readConfigFile(modelDir);
+  const tokenizerDir = resolveTokenizerDir(config, baseDir);
+  const source = { ...(await readConfigFile(modelDir)), tokenizerDir };
   const lock = await lockOutputDir(config.outputDir);
   try {
     return await trainLocked(options, modelDir, source);
@@ -80,7 +82,7 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
 async function trainLocked(
   options: TrainOptions,
   modelDir: string,
-  source: ConfigFile,
+  source: ConfigFile & { readonly tokenizerDir: string },
 ): Promise<RunSummary> {
   const { config, baseDir = ".", device = "auto", threads, signal } = options;
   const loss = chooseLoss(options.loss, config);
@@ -88,7 +90,7 @@ async function trainLocked(
   const checkpoint = await findCheckpoint(config);
   const best = bestRule(config, loss);
   const bestSoFar = checkpoint && best && bestBefore(checkpoint, config.loadBestModelAtEnd);
-  const dataOptions = { modelDir, baseDir, needTest: config.doEval };
+  const dataOptions = { modelDir: source.tokenizerDir, baseDir, needTest: config.doEval };
   const data = await loadExamples(config, shape.vocabSize, dataOptions);
   requireTestRows(config, data.test.count);
   const kept = checkpoint?.state.maxTokens;
@@ -103,9 +105,9 @@ async function trainLocked(
     examples: data.train.count,
     examplesPerStep: plan.examplesPerStep,
     lossType: loss.name,
+    lossOptions: lossOptions(loss, config),
     bf16: config.bf16,
     prefixSharing: config.prefixSharing,
-    lossOptions: lossOptions(loss, config),
     maxTokens: plan.limits.tokens,
     totalSteps: plan.totalSteps,
     ...(best && { bestBy: describeRule(best) }),
@@ -140,7 +142,10 @@ async function trainLocked(
       notice: ignore,
       end: ignore,
     };
-    const reporter = combineReporters([...(options.reporters ?? []), trainerState, own]);
+    const tell = (text: string) => reporter.notice(text);
+    const asked = recipeReporters(config, tell, { ...config });
+    const reporters = [...(options.reporters ?? []), ...asked.reporters];
+    const reporter = combineReporters([...reporters, trainerState, own]);
     reporter.start({
       runName: config.runName,
       outputDir: config.outputDir,
@@ -154,7 +159,7 @@ async function trainLocked(
       // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
       flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),
     });
-    for (const notice of [...data.notices, ...moved]) reporter.notice(notice);
+    for (const notice of [...data.notices, ...moved, ...asked.notices]) reporter.notice(notice);
 
     const stopped = () => signal?.aborted === true;
     const parts = {
