@@ -14,6 +14,7 @@
 // for at least 8 rows, and a second kernel adds them block after block. How T is cut into blocks
 // depends on T alone: d_weight has the same bits on every device.
 #include "cuda/dispatch.h"
+#include "cuda/partial_sums.h"
 #include "cuda/rows_view.h"
 
 namespace simper::cuda {
@@ -64,17 +65,6 @@ rmsnorm_forward_kernel(Rows<T> y, Rows<T> sum, float* rstd, Rows<const T> x, Row
     store_floats<N>(y[t] + c, values);
   }
 }
-
-// How a backward cuts T rows: `rows` per block, at most kMaxBlocks blocks.
-struct Cut {
-  int64_t rows, blocks;
-
-  explicit Cut(int64_t T_rows) {
-    constexpr int64_t kMinRows = 8, kMaxBlocks = 512;
-    rows = std::max(kMinRows, (T_rows + kMaxBlocks - 1) / kMaxBlocks);
-    blocks = (T_rows + rows - 1) / rows;
-  }
-};
 
 // With kAdd dx accumulates, and y is what the forward wrote, to the bit. dx may be dy, or y may.
 // The block's sums of d_weight stay in shared memory, or, where a row is too long, in `partials`.
@@ -143,29 +133,6 @@ rmsnorm_backward_kernel(Rows<T> dx, Rows<T> y, float* partials, Rows<const T> dy
   }
 }
 
-// d_weight += the sum of the partial sums. A block has 32 columns; warp w adds the rows w, w + 8,
-// ..., and the first warp the eight results.
-constexpr int kGroups = 8;
-
-SIMT_KERNEL(32 * kGroups)
-add_partials_kernel(float* d_weight, const float* partials, int64_t blocks, int64_t C) {
-  SIMT_SHARED(memory);
-  float* group_sums = memory.take<float>(32 * kGroups);
-  const int64_t c = static_cast<int64_t>(simt::block().x) * 32 + simt::lane();
-  float sum = 0;
-  if (c < C) {
-#pragma unroll 8
-    for (int64_t b = simt::warp(); b < blocks; b += kGroups) sum += partials[b * C + c];
-  }
-  group_sums[simt::thread()] = sum;
-  simt::barrier();
-  if (simt::warp() > 0 || c >= C) return;
-  float total = 0;
-#pragma unroll
-  for (int group = 0; group < kGroups; ++group) total += group_sums[group * 32 + simt::lane()];
-  d_weight[c] += total;
-}
-
 template <bool kAdd>
 void forward(CudaContext& cuda, Tensor y, Tensor sum, Tensor rstd, Tensor x, Tensor branch,
              Tensor weight, float eps) {
@@ -187,26 +154,24 @@ void backward(CudaContext& cuda, Tensor dx, Tensor y, Tensor d_weight, Tensor dy
               Tensor weight, Tensor rstd) {
   const int64_t T_rows = x.rows(), C = x.row_size();
   if (T_rows == 0 || C == 0) return;
-  const Cut cut(T_rows);
+  const RowBlocks blocks(T_rows);
   constexpr int64_t kMostShared = 64
                                   << 10;  // of sums: C = 16384, and two blocks per multiprocessor
   const int64_t sum_bytes = (C * 4 + 127) / 128 * 128;
   const bool shared_sums = sum_bytes <= kMostShared;
   const auto shared_bytes = static_cast<size_t>(128 + (shared_sums ? sum_bytes : 0));
-  float* partials = cuda.scratch<float>(cut.blocks * C);
+  float* partials = cuda.scratch<float>(blocks.count * C);
   with_dtype(x.dtype, [&]<class T>(T*) {
     const bool wide = moves_16(dx, y, dy, x) && starts_at(weight, 16);
     with_width<kVector<T>>(wide, [&]<int N>(Width<N>) {
-      const simt::Grid grid{static_cast<unsigned>(cut.blocks)};
+      const simt::Grid grid{static_cast<unsigned>(blocks.count)};
       simt::launch<rmsnorm_backward_kernel<T, N, kAdd>>(
           cuda, grid, warps_for((C + N - 1) / N, kBackwardThreads), shared_bytes, rows_of<T>(dx),
           rows_of<T>(y), partials, rows_of<const T>(dy), rows_of<const T>(x),
-          weight.row<const T>(0), rstd.row<const float>(0), T_rows, C, cut.rows, shared_sums);
+          weight.row<const T>(0), rstd.row<const float>(0), T_rows, C, blocks.rows, shared_sums);
     });
   });
-  const simt::Grid grid{static_cast<unsigned>((C + 31) / 32)};
-  simt::launch<add_partials_kernel>(cuda, grid, 32 * kGroups, 32 * kGroups * 4,
-                                    d_weight.row<float>(0), partials, cut.blocks, C);
+  add_partials(cuda, d_weight.row<float>(0), partials, blocks.count, C, C);
 }
 
 }  // namespace
