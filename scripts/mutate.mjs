@@ -51,6 +51,8 @@ const FILES = [
   [/^attention_(dq|dkdv)/, ["attentionBackward"]],
   [/^attention/, ["attentionForward", "attentionBackward"]],
   [/^logprob/, ["logprobForward", "logprobBackward"]],
+  [/^qk_norm/, ["qkNormForward", "qkNormBackward"]],
+  [/^partial_sums/, ["biasBackward", "qkNormBackward", "rmsnormBackward"]],
 ];
 
 /** What a mutation changes: a statement that goes, or an array that gets shorter. */

@@ -1,7 +1,7 @@
 // attention_forward and attention_backward: checks and arranges the arguments, plans on the device,
 // picks the kernels. Nothing here waits for the device.
 //
-//   rows -> tiles (attention_plan.cu) -> bf16 with D = 64, 96, 128: tensor cores
+//   rows -> tiles (attention_plan.cu) -> bf16 with D = 64, 96, 128, no window: tensor cores
 //                                     -> the rest: attention_generic.cu
 //
 //   The tensor-core kernels copy 16 bytes at a time. Inputs that do not lie that way, as a window
@@ -50,18 +50,25 @@ Heads heads_of(const char* op, const Tensor& qkv, int64_t heads, int64_t kv_head
           1.0f / std::sqrt(static_cast<float>(D))};
 }
 
+// No key is 2·T rows or more behind a row: such a window hides none.
+int32_t window_of(int64_t window, int64_t T) {
+  return window == 0 || window >= 2 * T ? kNoWindow : static_cast<int32_t>(window);
+}
+
 }  // namespace
 }  // namespace attention
 
 void attention_forward(Context& context, Tensor o, Tensor lse, Tensor qkv, Tensor segments,
-                       int64_t heads, int64_t kv_heads) {
+                       int64_t heads, int64_t kv_heads, int64_t window) {
   using namespace attention;
   CudaContext& cuda = cuda_of(context);
   const Heads shape = heads_of("attention_forward", qkv, heads, kv_heads);
   const int64_t T = qkv.rows();
-  const bool tensor_cores = has_tensor_core_kernel(qkv.dtype, shape.dim);
+  const int32_t seen = window_of(window, T);
+  const bool tensor_cores = seen == kNoWindow && has_tensor_core_kernel(qkv.dtype, shape.dim);
   const int rows = tensor_cores ? forward_bf16_rows(T, segments.rows()) : generic_rows(shape.dim);
-  const Plan plan = plan_work(cuda, "attention_forward", segments, T, rows, 0, Outputs{o, lse});
+  const Plan plan =
+      plan_work(cuda, "attention_forward", segments, T, rows, 0, seen, Outputs{o, lse});
   if (tensor_cores) {
     forward_bf16(cuda, {plan, shape, rows_of<bf16>(o), rows_of<float>(lse),
                         aligned_rows(cuda, qkv, kFirstFreeSlot), moves_16(o)});
@@ -74,13 +81,15 @@ void attention_forward(Context& context, Tensor o, Tensor lse, Tensor qkv, Tenso
 }
 
 void attention_backward(Context& context, Tensor d_qkv, Tensor delta, Tensor d_o, Tensor o,
-                        Tensor lse, Tensor qkv, Tensor segments, int64_t heads, int64_t kv_heads) {
+                        Tensor lse, Tensor qkv, Tensor segments, int64_t heads, int64_t kv_heads,
+                        int64_t window) {
   using namespace attention;
   CudaContext& cuda = cuda_of(context);
   const Heads shape = heads_of("attention_backward", qkv, heads, kv_heads);
-  const bool tensor_cores = has_tensor_core_kernel(qkv.dtype, shape.dim);
+  const int32_t seen = window_of(window, qkv.rows());
+  const bool tensor_cores = seen == kNoWindow && has_tensor_core_kernel(qkv.dtype, shape.dim);
   const int rows = tensor_cores ? kBackwardRows : generic_rows(shape.dim);
-  const Plan plan = plan_work(cuda, "attention_backward", segments, qkv.rows(), rows, rows,
+  const Plan plan = plan_work(cuda, "attention_backward", segments, qkv.rows(), rows, rows, seen,
                               Outputs{d_qkv, delta});
   with_dtype(qkv.dtype, [&]<class E>(E*) {
     Backward<E> call{plan,

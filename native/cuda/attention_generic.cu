@@ -1,6 +1,8 @@
-// Flash attention for f32, and for head dims that the tensor-core kernels do not have: the same
-// algorithm, lists and order of sums (attention_forward_bf16.cu, attention_dq_bf16.cu,
-// attention_dkdv_bf16.cu), with f32 fused multiply-adds.
+// Flash attention for f32, for head dims that the tensor-core kernels do not have, and for every
+// call with a window, which those do not know: the same algorithm, lists and order of sums
+// (attention_forward_bf16.cu, attention_dq_bf16.cu, attention_dkdv_bf16.cu), with f32 fused
+// multiply-adds. Keys outside the window of every row of a tile are not visited, those at its edge
+// are masked.
 //
 //   One block: 256 threads as 16 x 16, a tile of 64, 32 or 16 rows (head dims up to 64, 128, 256),
 //   D padded with zeros to 32, 64, 128 or 256 columns. Tiles are f32 in shared memory, rows 4
@@ -44,6 +46,13 @@ SIMT_DEVICE float row_max(float value) {
 #pragma unroll
   for (int mask = 8; mask > 0; mask /= 2) value = fmaxf(value, simt::shuffle_xor(value, mask));
   return value;
+}
+
+// How many keys from the tile's first on come before the window of the row? May be less than 0.
+SIMT_DEVICE int hidden(const Plan& plan, const QueryTile& queries, const Keys& keys, int tile,
+                       int row) {
+  const int place = keys.is_own(tile) ? row : row + queries.shift;
+  return place - plan.window + 1 - keys.begin(tile);
 }
 
 // The shapes of one instance: kWidth columns, kRows rows, kShare of them per thread.
@@ -205,10 +214,11 @@ forward_kernel(Forward<T> a) {
 #pragma unroll
     for (int i = 0; i < Tile::kShare; ++i) {
       const int visible = keys.visible(t, row + i) - at.x;
+      const int before = hidden(a.plan, tile, keys, t, row + i) - at.x;
       float largest = top[i];
 #pragma unroll
       for (int j = 0; j < Tile::kShare; ++j) {
-        if (16 * j >= visible) s[i][j] = -INFINITY;
+        if (16 * j >= visible || 16 * j < before) s[i][j] = -INFINITY;
         largest = fmaxf(largest, s[i][j]);
       }
       largest = row_max(largest);
@@ -293,10 +303,11 @@ dq_kernel(Backward<T> a) {
 #pragma unroll
     for (int i = 0; i < Tile::kShare; ++i) {
       const int visible = keys.visible(t, row + i) - at.x;
+      const int before = hidden(a.plan, tile, keys, t, row + i) - at.x;
 #pragma unroll
       for (int j = 0; j < Tile::kShare; ++j) {
         const float value = simt::exp2_fast(s[i][j] * scale - lse[i]) * (dp[i][j] - delta[i]);
-        s[i][j] = 16 * j < visible ? value : 0.0f;
+        s[i][j] = 16 * j < visible && 16 * j >= before ? value : 0.0f;
       }
     }
     Tile::store_scores(ds, s);
@@ -339,6 +350,8 @@ dkdv_kernel(Backward<T> a) {
   do {
     const int head = kv * group + visit.head(), begin = visit.begin(), end = visit.end();
     const bool diagonal = visit.is_diagonal(tile.begin + Tile::kRows - 1);
+    const int reach = a.plan.window - visit.shift();  // row t sees key j only if t < j + reach
+    if (begin >= tile.end - 1 + reach) continue;
     simt::barrier();  // nobody reads the last q and ds any more
     Tile::load(q, a.qkv, a.heads.q(head), D, begin, end);
     Tile::load(d_o, a.d_o, a.heads.q(head), D, begin, end);
@@ -357,7 +370,8 @@ dkdv_kernel(Backward<T> a) {
     for (int i = 0; i < Tile::kShare; ++i) {
 #pragma unroll
       for (int j = 0; j < Tile::kShare; ++j) {
-        const bool sees = !diagonal || begin + at.x + 16 * j >= key + i;
+        const int t = begin + at.x + 16 * j;
+        const bool sees = (!diagonal || t >= key + i) && t < key + i + reach;
         const float value = simt::exp2_fast(p[i][j] * scale - lse[j]);
         p[i][j] = sees ? value : 0.0f;
         ds[i][j] = sees ? value * (ds[i][j] - delta[j]) : 0.0f;

@@ -97,16 +97,22 @@ SIMT_DEVICE void sort_longest_first(Tile* to, const Tile* from, int32_t count, i
   simt::barrier();
 }
 
+SIMT_DEVICE int32_t clamp(int32_t value, int32_t low, int32_t high) {
+  return value < low ? low : value > high ? high : value;
+}
+
 SIMT_DEVICE int query_tiles_of(const Planning& a, const Segment& s, int place) {
   const int rows = a.plan.query_rows, count = (s.end - s.start + rows - 1) / rows;
   for (int i = 0; place >= 0 && i < count && place + i < a.plan.query_limit; ++i) {
     QueryTile tile{};
     tile.begin = s.start + i * rows;
     tile.end = tile.begin + rows < s.end ? tile.begin + rows : s.end;
-    tile.prefix_start = s.prefix_start;
+    const int32_t first = tile.begin - a.plan.window + 1;  // of its own that the first row sees
+    tile.prefix_start = clamp(first + s.shift(), s.prefix_start, s.prefix_end);
     tile.prefix_end = s.prefix_end;
-    tile.own_start = s.start;
-    tile.cost = s.prefix_end - s.prefix_start + tile.end - s.start;
+    tile.own_start = clamp(first, s.start, tile.begin);
+    tile.shift = s.shift();
+    tile.cost = tile.prefix_end - tile.prefix_start + tile.end - tile.own_start;
     a.unsorted_queries[place + i] = tile;
   }
   return count;
@@ -135,8 +141,9 @@ SIMT_DEVICE int key_tiles_of(const Planning& a, const Segment& own, int place) {
       if (place < 0 || place + count >= a.plan.key_limit) continue;
       tile.begin = begin;
       tile.end = begin + rows < end ? begin + rows : end;
-      tile.own_end = own.end;
-      tile.cost = visits + own.end - begin;
+      // Of the rows that have it as prefix, those a window hides it from are counted, too.
+      tile.own_end = clamp(tile.end - 1 + a.plan.window, tile.end, own.end);
+      tile.cost = visits + tile.own_end - begin;
       a.unsorted_keys[place + count] = tile;
     }
     begin = end;
@@ -211,12 +218,13 @@ plan_kernel(Planning a, Rows<T> values, int64_t columns, Rows<float> numbers, in
 }  // namespace
 
 Plan plan_work(CudaContext& cuda, const char* op, const Tensor& segments, int64_t T, int query_rows,
-               int key_rows, const Outputs& outputs) {
+               int key_rows, int32_t window, const Outputs& outputs) {
   const int64_t S = segments.rows();
   Planning a{};
   Plan& plan = a.plan;
   plan.query_rows = query_rows;
   plan.key_rows = key_rows;
+  plan.window = window;
   // A segment begins at most one tile that is not full. Keys are cut at each end of a prefix, too.
   plan.query_limit = static_cast<int32_t>(T / query_rows + S);
   plan.key_limit = key_rows > 0 ? static_cast<int32_t>(T / key_rows + 3 * S) : 0;

@@ -56,6 +56,9 @@ class Visits {
   SIMT_DEVICE int begin() const { return row_; }
   SIMT_DEVICE int end() const { return end_; }
   SIMT_DEVICE int head() const { return head_; }  // of the group
+  // Row t of a segment that has the tile as prefix stands at row t + shift() of the tile's own
+  // rows.
+  SIMT_DEVICE int shift() const { return own_ ? 0 : segments_[segment_].shift(); }
   // Whether a key comes after row begin() of the own segment.
   SIMT_DEVICE bool is_diagonal(int key) const { return own_ && row_ < key; }
 

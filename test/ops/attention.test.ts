@@ -2,12 +2,13 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { attentionBackward, attentionForward } from "./cases/attention.js";
 import { matmul } from "./cases/matmul.js";
-import { given, isTensor, type OpCase, out, scratch } from "./harness/case.js";
+import { given, isTensor, type OpCase, out, product, scratch } from "./harness/case.js";
 import { openRig, type Rig, TEST_DEVICES } from "./harness/devices.js";
 import { type Layout, packPairs } from "./harness/packing.js";
 import { Random, testSeed } from "./harness/random.js";
 import { rawBits, runCase } from "./harness/run.js";
 import { drawValues, Values } from "./harness/values.js";
+import type { Segment } from "./reference/attention.js";
 
 // What the segment rule promises beyond numbers: bits that must not move when rows nobody sees do.
 
@@ -76,27 +77,32 @@ async function attention(
 type Bits = Awaited<ReturnType<typeof attention>>;
 
 /** Rows [begin, end) of an output, as plain numbers. */
-function rowBits(bits: Bits, name: string, begin: number, end: number): number[] {
+function rowBits(bits: Bits, name: string, begin: number, end: number, { T } = LAYOUT): number[] {
   const all = bits.get(name)!;
-  const columns = all.length / LAYOUT.T;
+  const columns = all.length / T;
   return [...all.subarray(begin * columns, end * columns)];
 }
 
 const OUTPUTS = ["o", "lse", "dQkv"];
 const DTYPES = ["f32", "bf16"] as const;
 
-function draw(label: string) {
+/** Keys that the last row of a segment sees without a window. */
+function keysOf({ start, end, prefixStart, prefixEnd }: Segment): number {
+  return prefixEnd - prefixStart + end - start;
+}
+
+function draw(label: string, { T } = LAYOUT) {
   const random = new Random(label);
   const normals = (n: number) => Float64Array.from({ length: n }, () => random.normal());
-  return { qkv: normals(LAYOUT.T * W), dO: normals(LAYOUT.T * H * D) };
+  return { qkv: normals(T * W), dO: normals(T * H * D) };
 }
 
 for (const deviceName of TEST_DEVICES) {
   test(`${deviceName}: attention: a pair of NaN leaves every other pair bit-identical`, async () => {
     using rig = openRig(deviceName);
-    for (const dtype of DTYPES) {
+    for (const { dtype, window } of product({ dtype: DTYPES, window: [0, 20] })) {
       const { qkv, dO } = draw(`neighbours ${dtype}`);
-      const clean = await attention(rig, LAYOUT, dtype, qkv, dO);
+      const clean = await attention(rig, LAYOUT, dtype, qkv, dO, window);
       for (let poisoned = 0; poisoned < 3; poisoned++) {
         const pairs = [0, 1, 2].map((pair) => LAYOUT.segments.slice(3 * pair, 3 * pair + 3));
         const [begin, end] = [pairs[poisoned]![0]!.start, pairs[poisoned]![2]!.end];
@@ -106,6 +112,7 @@ for (const deviceName of TEST_DEVICES) {
           dtype,
           qkv.slice().fill(Number.NaN, begin * W, end * W),
           dO.slice().fill(Number.NaN, begin * H * D, end * H * D),
+          window,
         );
         for (const segment of pairs.flatMap((pair, i) => (i === poisoned ? [] : pair))) {
           for (const name of OUTPUTS) {
@@ -116,6 +123,55 @@ for (const deviceName of TEST_DEVICES) {
             );
           }
         }
+      }
+    }
+  });
+
+  // NaN shows what is only masked: 0 · NaN is NaN. Keys next to a window may share a tile with its keys.
+  test(`${deviceName}: attention: keys a tile and more before the window are not visited`, async () => {
+    using rig = openRig(deviceName);
+    const [prompt, window] = [400, 50];
+    const layout = packPairs([[prompt, 60, 70]], 0);
+    const visited = prompt - window - 64;
+    for (const dtype of DTYPES) {
+      const { qkv, dO } = draw(`far keys ${dtype}`, layout);
+      const clean = await attention(rig, layout, dtype, qkv, dO, window);
+      const dirty = await attention(
+        rig,
+        layout,
+        dtype,
+        qkv.slice().fill(Number.NaN, 0, visited * W),
+        dO.slice().fill(Number.NaN, 0, visited * H * D),
+        window,
+      );
+      for (const name of OUTPUTS) {
+        assert.deepEqual(
+          rowBits(dirty, name, prompt, layout.T, layout),
+          rowBits(clean, name, prompt, layout.T, layout),
+          `${dtype} ${name}, SIMPER_TEST_SEED=${testSeed}`,
+        );
+      }
+    }
+  });
+
+  test(`${deviceName}: attention: a window that hides no key gives the bits of none`, async () => {
+    using rig = openRig(deviceName);
+    for (const dtype of DTYPES) {
+      const { qkv, dO } = draw(`wide ${dtype}`);
+      const none = await attention(rig, LAYOUT, dtype, qkv, dO);
+      for (const window of [2 * LAYOUT.T, Number.MAX_SAFE_INTEGER]) {
+        assert.deepEqual(await attention(rig, LAYOUT, dtype, qkv, dO, window), none, dtype);
+      }
+      // One key less for the last row of the longest branch, and for no other.
+      const longest = LAYOUT.segments.reduce((a, b) => (keysOf(b) > keysOf(a) ? b : a));
+      const less = await attention(rig, LAYOUT, dtype, qkv, dO, keysOf(longest) - 1);
+      const last = longest.end - 1;
+      assert.notDeepEqual(
+        rowBits(less, "lse", last, last + 1),
+        rowBits(none, "lse", last, last + 1),
+      );
+      if (dtype === "f32") {
+        assert.deepEqual(rowBits(less, "lse", 0, last), rowBits(none, "lse", 0, last));
       }
     }
   });

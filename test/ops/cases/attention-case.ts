@@ -57,7 +57,7 @@ export const forwardOf = (v: Values) =>
   );
 
 function nameOf(layout: Layout, { H, K, D, dtype }: Heads, window: number): string {
-  return `H=${H} K=${K} D=${D} ${dtype}: ${layout.name}${window > 0 ? `, window ${window}` : ""}`;
+  return `H=${H} K=${K} D=${D} ${dtype}${window > 0 ? ` window=${window}` : ""}: ${layout.name}`;
 }
 
 function table(segments: readonly Segment[]) {

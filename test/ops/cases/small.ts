@@ -32,6 +32,12 @@ const BATCHES = Array.from({ length: PAIRS.length / 3 }, (_, i) => ({
   heads: HEADS[i % HEADS.length]!,
 }));
 
+/** A window on every second batch: one key, less than a tile, most of a row's keys. */
+const WINDOWED = BATCHES.filter((_, i) => i % 2 === 1).map((batch, i) => ({
+  ...batch,
+  window: [1, 20, 70][i % 3]!,
+}));
+
 const MAX_BYTES = 40_000;
 
 /** A pairwise cover of small lengths for attention, and what is small already of everything else. */
@@ -41,6 +47,8 @@ export function smallCases(): OpCase[] {
   return [
     ...BATCHES.map(({ layout, heads }) => forwardCase(layout, heads)),
     ...BATCHES.map(({ layout, heads }) => backwardCase(layout, heads)),
+    ...WINDOWED.map(({ layout, heads, window }) => forwardCase(layout, heads, window)),
+    ...WINDOWED.map(({ layout, heads, window }) => backwardCase(layout, heads, window)),
     ...others,
   ];
 }
