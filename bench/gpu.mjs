@@ -102,7 +102,9 @@ async function main() {
   );
   const { packPairs } = await import("../dist/data/pack.js");
   const { AdamW } = await import("../dist/optim/adamw.js");
-  const { simper } = await import("../dist/loss/simper.js");
+  const { createLoss } = await import("../dist/loss/index.js");
+  const unused = { beta: 0, gammaBetaRatio: 0, labelSmoothing: 0 };
+  const loss = createLoss({ lossType: "SimPER", sftWeight: 0, ...unused });
   const { flatBytes } = await import("../dist/parallel/resident.js");
   const { bufferBytes, passBuffers } = await import("../dist/train/buffers.js");
   const { machineMemory, modelBlocks } = await import("../dist/train/plan.js");
@@ -212,7 +214,7 @@ async function main() {
         for (const block of store.blocks) stream.fill(block.grad, 0);
         let responses = 0;
         for (const batch of batches) {
-          await pass.train(batch, { loss: simper, scale: 1 / options.pairs }, responses);
+          await pass.train(batch, { loss, scale: 1 / options.pairs }, responses);
           responses += batch.responses.length / 3;
         }
         optimizer.step(stream, step, 1e-6);
