@@ -205,7 +205,7 @@ if [ -d dist-test ]; then
   quote "every op case against float64" 10
   step "determinism" "$node" scripts/test.mjs ops/determinism
   quote determinism 10
-  step "training against the CPU device" "$node" scripts/test.mjs cuda/training
+  step "training against the CPU device" "$node" scripts/test.mjs cuda/training cuda/families
   quote "training against the CPU device" 10
 else
   skipped "op cases and training" "no dist-test; run: npm run build:test"

@@ -30,6 +30,7 @@ const RUNS = [
 ];
 const TESTS = [
   "cuda/emulator",
+  "cuda/families",
   "cuda/replay",
   "cuda/training",
   "ops/adamw",
