@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import {
   type InspectedPair,
   type InspectedSequence,
+  type InspectedTokens,
   inspectPreferenceData,
   inspectSftData,
 } from "../data/inspect.js";
@@ -17,7 +18,14 @@ type Row = InspectedPair | InspectedSequence;
 export function inspectCommand(): Command {
   return recipeCommand("inspect", async ({ config, baseDir }, options) => {
     const modelDir = resolveTokenizerDir(config, baseDir);
-    const source = { modelDir, baseDir, split: options.split as "train" | "test" };
+    const source = {
+      modelDir,
+      modelName: config.modelNameOrPath,
+      baseDir,
+      split: options.split as "train" | "test",
+      both: options.both === true,
+      onNotice: inform,
+    };
     const sequences = losses[config.lossType].examples === "sequences";
     const rows: AsyncGenerator<Row> = sequences
       ? inspectSftData(config, source)
@@ -43,6 +51,7 @@ export function inspectCommand(): Command {
     .addOption(
       new Option("--split <name>", "which split").choices(["train", "test"]).default("train"),
     )
+    .option("--both", "show pairs under both data semantics, reference and corrected")
     .option("--limit <n>", "stop after n rows", wholeNumber)
     .option("--out <rows.jsonl>", "write JSON lines that can be trained on as they are")
     .addHelpText("after", "\nExample:\n  simper-native inspect configs/quickstart.yaml --limit 2");
@@ -55,29 +64,49 @@ function paint(style: Style, text: string): string {
   return plain ? text : styleText(style, text);
 }
 
-function rowText(row: Row, index: number): string {
-  const notes = [
-    ...(row.id === undefined ? [] : [`id ${String(row.id)}`]),
-    ...(row.truncated.length > 0 ? [`cut: ${row.truncated.join(", ")}`] : []),
-    ...(row.dropped ? ["left out: nothing to score"] : []),
+/** What happened to a row, for its head line. */
+function remarks({ truncated, dropped }: Pick<InspectedTokens, "truncated" | "dropped">): string[] {
+  return [
+    ...(truncated.length > 0 ? [`cut: ${truncated.join(", ")}`] : []),
+    ...(dropped ? ["left out: nothing to score"] : []),
   ];
-  const head = paint("bold", `row ${index}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
-  const section = (
-    name: string,
-    style: Style,
-    text: string | null,
-    ids: readonly number[],
-    labels: readonly number[],
-  ) => {
-    const scored = labels.filter((label) => label !== -100).length;
-    return `${paint(style, name)} ${ids.length} tokens, ${scored} scored\n${text ?? "(tokenized row)"}\n`;
-  };
+}
+
+function section(
+  name: string,
+  style: Style,
+  text: string | null,
+  ids: readonly number[],
+  labels: readonly number[],
+): string {
+  const scored = labels.filter((label) => label !== -100).length;
+  return `${paint(style, name)} ${ids.length} tokens, ${scored} scored\n${text ?? "(tokenized row)"}\n`;
+}
+
+function pairText(pair: InspectedTokens): string {
+  return (
+    `${paint("cyan", "prompt")}\n${pair.prompt ?? "(tokenized row)"}\n` +
+    section("chosen", "green", pair.chosen, pair.chosen_input_ids, pair.chosen_labels) +
+    section("rejected", "red", pair.rejected, pair.rejected_input_ids, pair.rejected_labels)
+  );
+}
+
+function headLine(title: string, notes: readonly string[]): string {
+  return paint("bold", `${title}${notes.length > 0 ? ` (${notes.join("; ")})` : ""}`);
+}
+
+function rowText(row: Row, index: number): string {
+  const id = row.id === undefined ? [] : [`id ${String(row.id)}`];
+  const semantics = "data_semantics" in row ? [row.data_semantics ?? "reference"] : [];
+  const head = headLine(`row ${index}`, [...id, ...semantics, ...remarks(row)]);
   if ("input_ids" in row) {
     return `${head}\n${section("text", "cyan", row.text, row.input_ids, row.labels)}\n`;
   }
-  return (
-    `${head}\n${paint("cyan", "prompt")}\n${row.prompt ?? "(tokenized row)"}\n` +
-    section("chosen", "green", row.chosen, row.chosen_input_ids, row.chosen_labels) +
-    `${section("rejected", "red", row.rejected, row.rejected_input_ids, row.rejected_labels)}\n`
-  );
+  const others = (["reference", "corrected"] as const).flatMap((name) => {
+    const view = row[name];
+    if (view === undefined) return [];
+    if ("error" in view) return [`${headLine(`row ${index}`, [name, "refused"])}\n${view.error}\n`];
+    return [`${headLine(`row ${index}`, [name, ...remarks(view)])}\n${pairText(view)}`];
+  });
+  return `${[`${head}\n${pairText(row)}`, ...others].join("")}\n`;
 }

@@ -75,18 +75,23 @@ export interface Remark {
   readonly message: string;
 }
 
+/** True where max_prompt_length decides anything. */
+function cutsPrompts({ lossType, dataSemantics }: Config): boolean {
+  return lossType !== "sft" && dataSemantics === "reference";
+}
+
 /** Rules between keys; each remark makes the recipe unusable. */
-export function crossCheck(config: Config): Remark[] {
+export function crossCheck(config: Config, given: ReadonlySet<string>): Remark[] {
   const remarks: Remark[] = [
     ...checkLossOptions(config),
     ...checkSchedule(config),
     ...checkTrainOptions(config),
   ];
-  if (config.lossType !== "sft" && config.maxPromptLength >= config.maxLength) {
+  if (cutsPrompts(config) && config.maxPromptLength >= config.maxLength) {
     remarks.push({
       key: "maxPromptLength",
       message:
-        `expected less than max_length (${config.maxLength}), received ${config.maxPromptLength}: ` +
+        `expected less than max_length (${config.maxLength}${given.has("maxLength") ? "" : ", the default"}), received ${config.maxPromptLength}: ` +
         "a pair cut to that would have no response token left to score",
     });
   }
@@ -110,7 +115,6 @@ export function crossCheck(config: Config): Remark[] {
 }
 
 const dataReasons = {
-  datasetConfigs: "local files have no configurations",
   preprocessingNumWorkers: "rows are prepared in one process as they are read",
   truncationSide: "truncation_mode decides, as in the reference pipeline",
 } as const satisfies Record<(typeof dataKeysWithoutEffect)[number], string>;
@@ -118,7 +122,7 @@ const dataReasons = {
 /** What the user should know about lengths that the recipe leaves open; the reference warns too. */
 export function lengthNotices(config: Config, given: ReadonlySet<string>): string[] {
   const open = (["maxLength", "maxPromptLength"] as const)
-    .filter((name) => !given.has(name) && (name === "maxLength" || config.lossType !== "sft"))
+    .filter((name) => !given.has(name) && (name === "maxLength" || cutsPrompts(config)))
     .map((name) => `${toRecipeKey(name)}: ${config[name]}`);
   return open.length > 0 ? [`not in the recipe, so the default is used: ${open.join(", ")}`] : [];
 }
@@ -145,6 +149,11 @@ export function keysWithoutEffect(
   }
   for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {
     found.push({ key: toRecipeKey(name), reason: dataReasons[name] });
+  }
+  if (given.has("maxPromptLength") && config.dataSemantics === "corrected") {
+    const reason =
+      "data_semantics corrected cuts a prompt only as far as its longer response needs";
+    found.push({ key: "max_prompt_length", reason });
   }
   if (config.torchDtype === "bfloat16" || config.torchDtype === "float16") {
     found.push({ key: "torch_dtype", reason: "weights are read as stored; bf16 decides the rest" });

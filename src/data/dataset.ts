@@ -171,7 +171,7 @@ async function load<Store extends ExampleStore>(
     train: train.store,
     test: test.store,
     counts,
-    notices: [...preparer.notices, ...notices],
+    notices: [...mix.notices, ...preparer.notices, ...notices],
     chatTemplate: await preparer.templateToSave(),
   };
 }

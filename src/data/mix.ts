@@ -15,6 +15,8 @@ export interface Source {
 export interface Mix {
   readonly train: readonly Source[];
   readonly test: readonly Source[];
+  /** What the user should know. */
+  readonly notices: readonly string[];
 }
 
 type Pool = "train" | "test";
@@ -126,18 +128,53 @@ async function locate(
 }
 
 /**
- * Finds the files behind `dataset_mixer` and `dataset_splits`. Relative paths are looked up in the
- * current directory, then in `baseDir` (the recipe's folder). Fractions apply to train splits only;
- * test splits are used whole. Throws `DataError` when a key leads nowhere or no split has a train row.
+ * The configuration of each data set, in the order of the mixer, as the reference takes them: one for each.
+ * [seed.md A.3]
+ */
+function configsOf(
+  names: readonly string[],
+  configs: readonly string[] | null | undefined,
+): (string | undefined)[] {
+  if (configs === undefined || configs === null) return names.map(() => undefined);
+  if (configs.length !== names.length) {
+    throw new DataError(
+      `dataset_configs: expected one for each of the ${names.length} data sets of dataset_mixer ` +
+        `(${names.join(", ")}), found ${configs.length}: ${configs.join(", ")}`,
+      { hint: "give as many as there are data sets, in their order, or leave dataset_configs out" },
+    );
+  }
+  return [...configs];
+}
+
+/** The sub-folder of a configuration, or the folder itself where there is none of that name. */
+async function configFolder(
+  folder: string,
+  config: string,
+): Promise<{ folder: string; found: boolean }> {
+  for (const place of [path.join(folder, config), path.join(folder, "data", config)]) {
+    if ((await kindOf(place)) === "folder") return { folder: place, found: true };
+  }
+  return { folder, found: false };
+}
+
+/**
+ * Finds the files behind `dataset_mixer`, `dataset_splits` and `dataset_configs`. Relative paths are looked up in the
+ * current directory, then in `baseDir` (the recipe's folder). A configuration is a sub-folder of its data set. Each
+ * train split of a data set has that data set's fraction; test splits are used whole. Throws `DataError` when a key
+ * leads nowhere or no split has a file.
  */
 export async function resolveMix(
-  config: Pick<DataConfig, "datasetMixer" | "datasetSplits">,
+  config: Pick<DataConfig, "datasetMixer" | "datasetSplits"> &
+    Partial<Pick<DataConfig, "datasetConfigs">>,
   baseDir: string,
 ): Promise<Mix> {
   const mix: Record<Pool, Source[]> = { train: [], test: [] };
+  const notices: string[] = [];
   const splits = config.datasetSplits;
   for (const split of splits) poolOf(split);
-  for (const [key, fraction] of Object.entries(config.datasetMixer)) {
+  const entries = Object.entries(config.datasetMixer);
+  const configs = configsOf(Object.keys(config.datasetMixer), config.datasetConfigs);
+  for (const [i, [key, fraction]] of entries.entries()) {
     if (!(fraction >= 0 && fraction <= 1)) {
       throw new DataError(
         `dataset_mixer: ${JSON.stringify(key)}: expected a fraction from 0 to 1, found ${fraction}`,
@@ -145,22 +182,43 @@ export async function resolveMix(
       );
     }
     const { location, kind } = await locate(key, [process.cwd(), baseDir]);
+    const name = configs[i];
+    let folder = location;
+    if (name !== undefined) {
+      const place =
+        kind === "folder" ? await configFolder(location, name) : { folder, found: false };
+      folder = place.folder;
+      if (!place.found) {
+        notices.push(
+          `dataset_configs: ${JSON.stringify(name)}: ${location} has no folder of that name, so it is taken for the ` +
+            "configuration itself",
+        );
+      }
+    }
+    const train: string[] = [];
     let found = 0;
     for (const split of splits) {
       const pool = poolOf(split);
       let files: string[];
-      if (kind === "folder") files = await splitFiles(location, split);
+      if (kind === "folder") files = await splitFiles(folder, split);
       else files = splitOfFile(location, splits) === split ? [location] : [];
       if (files.length === 0) continue;
       for (const file of files) formatOf(file);
       found += 1;
+      if (pool === "train") train.push(split);
       mix[pool].push({ files, fraction: pool === "train" ? fraction : 1 });
     }
+    if (train.length > 1 && fraction < 1) {
+      notices.push(
+        `dataset_mixer: ${JSON.stringify(key)}: the fraction ${fraction} is taken of each of its train splits ` +
+          `(${train.join(", ")}); the reference pairs fractions and splits wrongly here`,
+      );
+    }
     if (found === 0) {
-      const there = kind === "folder" ? (await filesIn(location)).map((f) => path.basename(f)) : [];
+      const there = kind === "folder" ? (await filesIn(folder)).map((f) => path.basename(f)) : [];
       throw new DataError(
         kind === "folder"
-          ? `${location}: expected files for the splits ${splits.join(", ")}, found ${there.join(", ") || "no .jsonl or .json file"}`
+          ? `${folder}: expected files for the splits ${splits.join(", ")}, found ${there.join(", ") || "no .jsonl or .json file"}`
           : `${location}: this file serves none of the splits ${splits.join(", ")}`,
         {
           hint: "name the files after their splits (train.jsonl, test.jsonl) or set dataset_splits",
@@ -168,7 +226,7 @@ export async function resolveMix(
       );
     }
   }
-  return mix;
+  return { ...mix, notices };
 }
 
 async function countRows({ files }: Source): Promise<number> {

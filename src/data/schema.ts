@@ -26,12 +26,14 @@ export const dataFields = {
     .positive()
     .nullish()
     .describe(`Longest sequence in tokens, prompt and response together (${DEFAULT_MAX_LENGTH}).`),
-  /** Tokens kept of a prompt whose pair is too long. */
+  /** Tokens kept of a prompt whose pair is too long; `data_semantics: corrected` keeps as many as fit. */
   maxPromptLength: z
     .int()
     .positive()
     .nullish()
-    .describe(`Tokens kept of a prompt whose pair is too long (${DEFAULT_MAX_PROMPT_LENGTH}).`),
+    .describe(
+      `Tokens kept of a prompt whose pair is too long (${DEFAULT_MAX_PROMPT_LENGTH}); data_semantics corrected keeps as many as fit.`,
+    ),
   /** Which end of a prompt that is too long is kept. */
   truncationMode: z
     .enum(["keep_end", "keep_start"])
@@ -44,8 +46,11 @@ export const dataFields = {
     .describe(
       "How pairs become strings, ids and labels: reference is the SimPER reference's way, bit for bit; corrected mends its faults (docs/data-semantics.md).",
     ),
-  /** A Jinja template used instead of the model's own. */
-  chatTemplate: z.string().nullish().describe("A Jinja template used instead of the model's own."),
+  /** A Jinja template, or the path of a file with one, used instead of the model's own. */
+  chatTemplate: z
+    .string()
+    .nullish()
+    .describe("A Jinja template, or the path of a file with one, used instead of the model's own."),
   /** Start a conversation with an empty system message when its template knows system messages. */
   autoInsertEmptySystemMsg: z
     .boolean()
@@ -77,8 +82,11 @@ export const dataFields = {
     .string()
     .default("text")
     .describe("Column of plain text in rows for loss_type sft."),
-  /** Known from the reference's recipes; local files have no configurations. */
-  datasetConfigs: z.array(z.string()).nullish().describe("Without effect for local files."),
+  /** One name for each data set of the mixer: the sub-folder in which its files are. */
+  datasetConfigs: z
+    .array(z.string())
+    .nullish()
+    .describe("One for each data set: the sub-folder of it that holds the files of its splits."),
   /** Known from the reference's recipes; rows are tokenized by one thread as they are read. */
   preprocessingNumWorkers: z.int().positive().nullish().describe("Without effect."),
   /** Known from the reference's recipes, where it has no effect either. */
@@ -86,11 +94,7 @@ export const dataFields = {
 };
 
 /** Keys that are accepted and change nothing; the CLI names those a recipe sets in one notice. */
-export const dataKeysWithoutEffect = [
-  "datasetConfigs",
-  "preprocessingNumWorkers",
-  "truncationSide",
-] as const;
+export const dataKeysWithoutEffect = ["preprocessingNumWorkers", "truncationSide"] as const;
 
 const dataSchema = z.object(dataFields);
 

@@ -136,3 +136,59 @@ test("inspect: rows for sft", async (t) => {
   assert.equal(all[2]?.text, "<s></s>");
   assert.equal(all[3]?.dropped, true);
 });
+
+test("inspect: both semantics of a pair, and why one of them refuses it", async (t) => {
+  const system = [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: "Hi" },
+  ];
+  const turns = (prompt: typeof system) => ({
+    chosen: [...prompt, { role: "assistant", content: "Yo" }],
+    rejected: [...prompt, { role: "assistant", content: "Hello" }],
+  });
+  const tokenized = { chosen_input_ids: [1, 5], chosen_labels: [-100, 5] };
+  const baseDir = await folderOf(t, {
+    "train.jsonl": [
+      turns(system.slice(1)),
+      turns(system),
+      { ...tokenized, rejected_input_ids: [1, 6], rejected_labels: [-100, 6] },
+    ],
+  });
+  const config = dataConfig({
+    datasetMixer: { "train.jsonl": 1 },
+    maxLength: 64,
+    maxPromptLength: 32,
+  });
+  const notices: string[] = [];
+  const modelDir = fixture("data", "mistral");
+  const options = { modelDir, baseDir, split: "train", both: true } as const;
+  const all = await collect(
+    inspectPreferenceData(config, { ...options, onNotice: (notice) => notices.push(notice) }),
+  );
+  const [first, second, third] = all;
+  assert.equal(first?.data_semantics, "reference");
+  assert.equal(first?.prompt, "[INST] Hi [/INST]");
+  assert.equal(first?.chosen, " Yo </s>");
+  assert.ok(first?.corrected !== undefined && "prompt" in first.corrected);
+  assert.equal(first.corrected.prompt, "<s>[INST] Hi[/INST]");
+  assert.equal(first.corrected.chosen, " Yo</s>");
+  assert.equal(first.corrected.chosen_labels.filter((label) => label === 2).length, 1);
+  // The template writes the system message before the last turn, if that is the user's.
+  assert.ok(second?.corrected !== undefined && "error" in second.corrected);
+  assert.match(second.corrected.error, /writes the prompt in another way once a response follows/);
+  assert.equal(third?.corrected, undefined);
+  assert.match(notices.join("\n"), /has "mistral" in it, so pairs are rendered by the reference's/);
+
+  const other = dataConfig({
+    ...config,
+    dataSemantics: "corrected",
+    datasetMixer: config.datasetMixer,
+  });
+  for await (const row of inspectPreferenceData(other, options)) {
+    assert.equal(row.data_semantics, "corrected");
+    assert.equal(row.prompt, "<s>[INST] Hi[/INST]");
+    assert.ok(row.reference !== undefined && "chosen" in row.reference);
+    assert.equal(row.reference.chosen, " Yo </s>");
+    break;
+  }
+});

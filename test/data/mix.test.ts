@@ -12,8 +12,12 @@ async function read(
   folder: string,
   datasetMixer: Record<string, number>,
   datasetSplits = ["train", "test"],
+  datasetConfigs?: string[],
 ) {
-  const mix = await resolveMix({ datasetMixer, datasetSplits }, folder);
+  const mix = await resolveMix(
+    { datasetMixer, datasetSplits, ...(datasetConfigs ? { datasetConfigs } : {}) },
+    folder,
+  );
   const values = async (pool: "train" | "test") =>
     (await collect(rowsOf(mix[pool]))).map(({ value }) => value.n);
   return { train: await values("train"), test: await values("test") };
@@ -125,4 +129,62 @@ test("mix: keys that lead nowhere and unknown split names are refused", async (t
     read(folder, { "a/other.jsonl": 1 }, ["test"]),
     dataError(/other\.jsonl: this file serves none of the splits test$/),
   );
+});
+
+test("mix: a configuration is a sub-folder of its data set", async (t) => {
+  const folder = await folderOf(t, {
+    "a/en/train.jsonl": numbers(0, 1),
+    "a/en/test.jsonl": numbers(1, 1),
+    "a/de/train.jsonl": numbers(10, 1),
+    "a/train.jsonl": numbers(20, 1),
+    "b/data/en/train_prefs/0.jsonl": numbers(30, 1),
+    "b/data/en/test_prefs.jsonl": numbers(31, 1),
+    "c/train.jsonl": numbers(40, 1),
+  });
+  const splits = ["train", "test"];
+  assert.deepEqual(await read(folder, { a: 1 }, splits, ["en"]), { train: [0], test: [1] });
+  assert.deepEqual(await read(folder, { a: 1 }, splits, ["de"]), { train: [10], test: [] });
+  assert.deepEqual(await read(folder, { b: 1 }, ["train_prefs", "test_prefs"], ["en"]), {
+    train: [30],
+    test: [31],
+  });
+  assert.deepEqual(await read(folder, { a: 1, c: 1 }, splits, ["de", "all"]), {
+    train: [10, 40],
+    test: [],
+  });
+  const { notices } = await resolveMix(
+    { datasetMixer: { c: 1 }, datasetSplits: splits, datasetConfigs: ["all"] },
+    folder,
+  );
+  assert.equal(notices.length, 1);
+  assert.match(notices[0] ?? "", /^dataset_configs: "all": .*c has no folder of that name/);
+  await assert.rejects(
+    read(folder, { a: 1, c: 1 }, splits, ["en"]),
+    dataError(
+      /^dataset_configs: expected one for each of the 2 data sets of dataset_mixer \(a, c\), found 1: en$/,
+      /leave dataset_configs out/,
+    ),
+  );
+});
+
+test("mix: several train splits of a data set have its fraction each, in the order of the recipe", async (t) => {
+  const folder = await folderOf(t, {
+    "a/train_sft.jsonl": numbers(0, 4),
+    "a/train_prefs.jsonl": numbers(10, 2),
+    "b/train_prefs.jsonl": numbers(20, 4),
+    "b/test_prefs.jsonl": numbers(30, 2),
+  });
+  const splits = ["train_prefs", "test_prefs", "train_sft"];
+  assert.deepEqual(await read(folder, { a: 0.5, b: 1 }, splits), {
+    train: [10, 0, 1, 20, 21, 22, 23],
+    test: [30, 31],
+  });
+  const { notices } = await resolveMix(
+    { datasetMixer: { a: 0.5, b: 0.5 }, datasetSplits: splits },
+    folder,
+  );
+  assert.deepEqual(notices, [
+    'dataset_mixer: "a": the fraction 0.5 is taken of each of its train splits (train_prefs, train_sft); ' +
+      "the reference pairs fractions and splits wrongly here",
+  ]);
 });

@@ -2,52 +2,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { hasScoredToken, type Limits, tokenizePair, tokenizeText } from "#src/data/tokenize.js";
 import type { Tokenizer } from "#src/data/tokenizer.js";
-import type { TokenizedSequence } from "#src/data/types.js";
+import { BOS, characters, codes, EOS, MERGED, split } from "./characters.js";
 import { dataError } from "./support.js";
 
-const BOS = 1;
-const EOS = 2;
-const MERGED = 1000;
-
-/** One id per character, its code; `merges` are strings that become one token, the longest first. */
-function characters(options: { merges?: string[]; bos?: boolean; eos?: boolean } = {}): Tokenizer {
-  const { merges = [], bos = true, eos = true } = options;
-  const tokens: [string, number][] = [
-    ["<s>", BOS],
-    ["</s>", EOS],
-    ...merges.map((text, i): [string, number] => [text, MERGED + i]),
-  ];
-  tokens.sort((a, b) => b[0].length - a[0].length);
-  return {
-    encode(text, { addSpecialTokens }) {
-      const ids: number[] = addSpecialTokens && bos ? [BOS] : [];
-      for (let at = 0; at < text.length; ) {
-        const token = tokens.find(([piece]) => text.startsWith(piece, at));
-        ids.push(token?.[1] ?? text.charCodeAt(at));
-        at += token?.[0].length ?? 1;
-      }
-      return ids;
-    },
-    decode: () => assert.fail("nothing is decoded here"),
-    bos: bos ? { text: "<s>", id: BOS } : null,
-    eos: eos ? { text: "</s>", id: EOS } : null,
-    addsBos: bos,
-    padId: EOS,
-    specialTokens: {},
-    notices: [],
-  };
-}
-
-const codes = (text: string): number[] => Array.from(text, (c) => c.charCodeAt(0));
 const wide: Limits = { maxLength: 2048, maxPromptLength: 1800, truncationMode: "keep_end" };
-
-/** Ids before and from the first label. */
-function split({ ids, labels }: TokenizedSequence): { prompt: number[]; response: number[] } {
-  const first = labels.findIndex((label) => label !== -100);
-  const at = first < 0 ? ids.length : first;
-  assert.deepEqual(Array.from(labels.subarray(at)), Array.from(ids.subarray(at)));
-  return { prompt: Array.from(ids.subarray(0, at)), response: Array.from(ids.subarray(at)) };
-}
 
 test("tokenize: BOS opens the prompt, EOS ends the response, and the response is scored", () => {
   const pair = tokenizePair(
