@@ -35,6 +35,7 @@ export type FamilyTraits = Pick<ModelShape, "family" | "qkvBias" | "qkNorm" | "s
 export function readDecoder(config: ConfigReader, traits: FamilyTraits): ModelShape {
   config.neutral("hidden_act", ["silu", "swish"]);
   config.neutral("mlp_bias", [false]);
+  config.neutral("attention_dropout", [0]); // training would draw lots
   for (const name of unsupported) config.neutral(name, []);
   const hiddenSize = config.count("hidden_size");
   const numHeads = config.count("num_attention_heads");

@@ -201,6 +201,7 @@ const refused: readonly [Fields, RegExp][] = [
   [{ layer_types: 5 }, /layer_types: expected all "full_attention", .*, received 5/],
   [{ layer_types: [] }, /layer_types: expected all "full_attention", .*, received \[\]/],
   [{ ...qwenWindow, max_window_layers: "0" }, /max_window_layers: .*, received "0"/],
+  [{ attention_dropout: 0.1 }, /attention_dropout: expected 0, received 0\.1/],
   [{ tie_word_embeddings: "yes" }, /tie_word_embeddings: expected true or false, received "yes"/],
   [{ model_type: "qwen2", use_sliding_window: "no" }, /use_sliding_window: expected true or false/],
   [{ model_type: "qwen3", attention_bias: true }, /attention_bias: expected false, received true/],
