@@ -24,7 +24,9 @@ export function readModelShape(raw: RawConfig): ModelShape {
     const known = families.map(({ modelType }) => modelType).join(", ");
     throw new CheckpointError(
       `${raw.path}: model_type: expected one of ${known}, received ${JSON.stringify(type)}`,
-      { hint: "docs/models.md lists the supported models" },
+      {
+        hint: "SmolLM2 and Llama 2 to 3.2 are llama, Qwen 2.5 is qwen2; other architectures are not supported",
+      },
     );
   }
   return family.readShape(raw);

@@ -220,6 +220,13 @@ for (const [change, message] of refused) {
   });
 }
 
+test("an unsupported model_type says what the supported ones stand for", () => {
+  assert.throws(
+    () => read(config({ model_type: "gemma2" })),
+    (error: unknown) => error instanceof CheckpointError && /Qwen 2\.5 is qwen2/.test(error.hint!),
+  );
+});
+
 test("dynamic scaling is the default up to max_position_embeddings, and refused beyond", () => {
   const dynamic = read(config({ rope_scaling: { type: "dynamic", factor: 2 } }));
   checkPositions(dynamic, 4096, "the longest sequence of the run");
