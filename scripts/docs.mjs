@@ -10,11 +10,14 @@ import { foreignKeys } from "../dist/config/foreign.js";
 import { recipeKeys } from "../dist/config/help.js";
 import { toRecipeKey } from "../dist/config/names.js";
 import { aliases, recipeSchema } from "../dist/config/schema.js";
+import { translations } from "../dist/config/translate.js";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
 
 const { properties: own, required } = z.toJSONSchema(recipeSchema, { io: "input" });
 const requiredKeys = required.map(toRecipeKey);
+
+const effects = { true: "Not supported", false: "No effect", some: "No effect, or not supported" };
 
 /** JSON Schema of a recipe file: our keys, their other spellings, and the known keys of other trainers. */
 function jsonSchema() {
@@ -25,9 +28,17 @@ function jsonSchema() {
   for (const [alias, name] of Object.entries(aliases)) {
     properties[alias] = { ...properties[toRecipeKey(name)], deprecated: true };
   }
+  for (const [key, { name }] of Object.entries(translations)) {
+    properties[key] = {
+      description: `TRL's way to say ${toRecipeKey(name)}.`,
+      type: ["string", "null"],
+      deprecated: true,
+    };
+  }
   for (const [key, { reason, idle, refused }] of Object.entries(foreignKeys)) {
-    const description = `${refused ? "Not supported" : "No effect"}: ${reason}.`;
-    properties[key] = { description, deprecated: true, ...(refused ? { enum: idle } : {}) };
+    const description = `${effects[String(refused)] ?? effects.some}: ${reason}.`;
+    const values = refused === true ? { enum: idle } : {};
+    properties[key] = { description, deprecated: true, ...values };
   }
   return {
     $schema: "https://json-schema.org/draft/2020-12/schema",
@@ -52,10 +63,13 @@ function recipesPage() {
   );
   const foreign = (wanted) =>
     Object.entries(foreignKeys)
-      .filter(([, { refused }]) => refused === wanted)
+      .filter(([, { refused }]) => (typeof refused === "boolean" ? refused : "some") === wanted)
       .map(([key, { reason }]) => `| \`${key}\` | ${cell(reason)} |`);
   const spellings = Object.entries(aliases).map(
     ([alias, name]) => `\`${alias}\` for \`${toRecipeKey(name)}\``,
+  );
+  const trl = Object.entries(translations).map(
+    ([key, { name }]) => `\`${key}\` (\`${toRecipeKey(name)}\`)`,
   );
   return `<!-- Written by scripts/docs.mjs from the recipe's schema; do not edit. -->
 # Recipe keys
@@ -67,11 +81,50 @@ For completion and checks in an editor, begin the file with
 # yaml-language-server: $schema=<path to simper-native>/configs/schema.json
 \`\`\`
 
+The last one wins: a value on the command line replaces the file's. Text is read as what its key expects, as Python's trainers
+do: \`"5e-7"\` is a number, \`yes\` a boolean, \`train,test\` a list, one path a whole \`dataset_mixer\`.
+
 | key | default | |
 |---|---|---|
 ${rows.join("\n")}
 
-Also understood: ${spellings.join(", ")}.
+Also understood: ${spellings.join(", ")}; and of TRL's scripts ${trl.join(", ")}.
+
+## Published recipes
+
+\`configs/\` has the four of SimPER, with the published values: \`mistral-7b-base-simper\`, \`mistral-7b-instruct-simper\`,
+\`llama-3-8b-base-simper\`, \`llama-3-8b-instruct-simper\`. They, and the files of SimPER, SimPO and alignment-handbook as they
+are, name models and data on the Hub; here both are local folders, so name yours:
+
+\`\`\`bash
+simper-native train mistral-7b-base-simper.yaml --model_name_or_path models/zephyr-7b-sft-full \\
+  --dataset_mixer '{data/ultrafeedback: 1.0}' --accelerate_config deepspeed_zero3.yaml
+\`\`\`
+
+- SimPO's files do not name their loss: without \`loss_type\` it is SimPER; give \`--loss_type sigmoid\`.
+- A file with keys of next-token training only (\`max_seq_length\`, \`packing\` …) and no \`loss_type\` is \`sft\`.
+- DPO with its reference model is not supported. A DPO file that names no loss trains SimPER, and \`sigmoid\` and \`hinge\` are SimPO's; a
+  notice says so.
+- \`dataset_mixture\` of newer files is not read: give \`--dataset_mixer\`.
+
+## \`--accelerate_config file.yaml\`
+
+\`train\` and \`plan\` read the file that \`accelerate launch\` would be given: \`num_processes\`, \`deepspeed_config.zero_stage\`,
+\`mixed_precision\`. bf16 there holds where the recipe does not say; \`gradient_clipping\` and \`gradient_accumulation_steps\` of
+DeepSpeed, as numbers, have to agree with the recipe. One process runs whatever the count: a notice says what a step then is, and which
+\`gradient_accumulation_steps\` makes it what it was. Other keys that ask for something are named in a notice.
+
+## \`report_to\`
+
+\`metrics.jsonl\` is always written. Besides it, every \`logging_steps\` and after each evaluation, under transformers' names
+(\`train/loss\`, \`eval/rewards/accuracies\`):
+
+| value | |
+|---|---|
+| \`tensorboard\` | event files in \`logging_dir\`, by default \`output_dir/runs/<time>_<host>\` |
+| \`wandb\` | a run in \`project\`, through an installed wandb (the Python of its command on PATH, else \`python3\`), in a process of its own; event files too. Without an installed wandb a notice says so when the run starts, and \`wandb sync --sync-tensorboard <folder>\` uploads the event files |
+| \`all\` | \`tensorboard\`, and \`wandb\` where it is installed |
+| \`none\` | nothing more; the default |
 
 ## Keys of other trainers: accepted, no effect
 
@@ -88,6 +141,12 @@ They would change the result. Only values that switch them off are accepted.
 | key | why |
 |---|---|
 ${foreign(true).join("\n")}
+
+## Keys of other trainers: refused for some values
+
+| key | why |
+|---|---|
+${foreign("some").join("\n")}
 `;
 }
 

@@ -18,7 +18,7 @@ import {
   recipeSchema,
   resolveDefaults,
 } from "./schema.js";
-import { mixerOf, sftOnlyKeys, translations } from "./translate.js";
+import { mixerOf, sftOnlyKeys, synonyms, translations } from "./translate.js";
 import { type Place, parseYamlMap } from "./yaml.js";
 
 /** A recipe read from a file, with overrides applied. */
@@ -193,8 +193,12 @@ class Check {
     const made = new Set<string>();
     const idle: { key: string; reason: string }[] = [];
     for (const [key, { value, locate }] of this.translated) {
-      const { name, join } = translations[key]!;
+      const { name, join, needs } = translations[key]!;
       if ((value ?? null) === null || made.has(name)) continue;
+      if (needs !== undefined && idle.some((other) => other.key === needs)) {
+        idle.push({ key, reason: `it belongs to ${needs}` });
+        continue;
+      }
       const ours = this.values.get(name);
       const inFile = (at: Locate): boolean => at([], "key").place !== undefined;
       if (ours === undefined || (inFile(ours.locate) && !inFile(locate))) {
@@ -217,8 +221,9 @@ class Check {
       const key = toRecipeKey(name);
       if (this.accepts(key, value)) continue;
       const candidates = readings(value);
+      if (typeof value === "string") candidates.push(synonyms[name]?.[value]);
       if (name === "datasetMixer") candidates.push(...candidates.flatMap(mixerOf));
-      const meant = candidates.find((candidate) => this.accepts(key, candidate));
+      const meant = candidates.find((other) => other !== undefined && this.accepts(key, other));
       if (meant !== undefined) this.values.set(name, { ...given, value: meant });
     }
   }
@@ -276,14 +281,12 @@ class Check {
         this.problem(locate([], "value"), refusal(value, known.reason));
       } else idle.push({ key, reason: known.reason });
     }
-    for (const { key, message } of config === undefined ? [] : crossCheck(config)) {
+    for (const { key, message } of config === undefined ? [] : crossCheck(config, this.given())) {
       this.problem(this.where(key, [], "value"), message);
     }
     if (config && accelerate) this.checkAgreement(accelerate, config);
     if (config === undefined || this.problems.length > 0) throw this.error();
-    const given = new Set(
-      [...this.values].filter(([, { value }]) => value !== null).map(([name]) => name),
-    );
+    const given = this.given();
     idle.push(...keysWithoutEffect(config, given));
     const notices = [...lengthNotices(config, given), ...lossNotices(config, given)];
     if (meansSft)
@@ -291,6 +294,13 @@ class Check {
     if (idle.length > 0) notices.push(noEffectNotice(idle));
     if (accelerate) notices.push(...accelerateNotices(accelerate, config));
     return { config: deepFreeze(config), notices };
+  }
+
+  /** Keys with a value other than null. */
+  private given(): ReadonlySet<string> {
+    return new Set(
+      [...this.values].filter(([, { value }]) => value !== null).map(([name]) => name),
+    );
   }
 
   /** Where a key was given, or the recipe as a whole when it was not. */

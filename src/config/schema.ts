@@ -144,8 +144,10 @@ export function keysWithoutEffect(
 ): { key: string; reason: string }[] {
   const found: { key: string; reason: string }[] = [];
   for (const name of lossKeysWithoutEffect[config.lossType].filter((key) => given.has(key))) {
-    const simpo = given.has("lossType") ? "" : "; SimPO's loss is loss_type: sigmoid";
-    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it${simpo}` });
+    const open = given.has("lossType")
+      ? ""
+      : "; loss_type is not given: SimPO's is sigmoid, DPO's is not supported";
+    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it${open}` });
   }
   for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {
     found.push({ key: toRecipeKey(name), reason: dataReasons[name] });

@@ -7,6 +7,8 @@ import type { RecipeInput } from "./schema.js";
 export interface Translation {
   readonly name: keyof RecipeInput;
   readonly join: (value: unknown, others: ReadonlyMap<string, unknown>) => unknown;
+  /** The key without which it says nothing. */
+  readonly needs?: string;
 }
 
 const splits = (_: unknown, others: ReadonlyMap<string, unknown>): unknown[] => [
@@ -17,7 +19,7 @@ const splits = (_: unknown, others: ReadonlyMap<string, unknown>): unknown[] => 
 /** TRL names one data set and its two splits, each with a key of its own. */
 export const translations: Readonly<Record<string, Translation>> = {
   dataset_name: { name: "datasetMixer", join: (value) => ({ [String(value)]: 1 }) },
-  dataset_config: { name: "datasetConfigs", join: (value) => [value] },
+  dataset_config: { name: "datasetConfigs", join: (value) => [value], needs: "dataset_name" },
   dataset_train_split: { name: "datasetSplits", join: splits },
   dataset_test_split: { name: "datasetSplits", join: splits },
 };
@@ -28,6 +30,11 @@ export function mixerOf(value: unknown): unknown[] {
   if (!paths.every((item) => typeof item === "string" && item !== "")) return [];
   return [Object.fromEntries(paths.map((item) => [item, 1]))];
 }
+
+/** Values of other trainers that name what ours do. */
+export const synonyms: Readonly<Record<string, Readonly<Record<string, string>>>> = {
+  lossType: { nll: "sft", chunked_nll: "sft" },
+};
 
 /** Keys that only recipes of next-token training have: with one of them and no loss_type, that is meant. */
 export const sftOnlyKeys = [

@@ -11,10 +11,17 @@ export interface Milestones {
   saveDue(step: number): boolean;
 }
 
+/** Optimizer steps between two events: given as such, or below 1 as a share of the run. */
+export function wholeSteps(every: number, totalSteps: number): number {
+  return every < 1 ? Math.ceil(every * totalSteps) : every;
+}
+
 export function createMilestones(
   config: Config,
   run: { readonly count: number; readonly perStep: number; readonly totalSteps: number },
 ): Milestones {
+  const evalSteps = wholeSteps(config.evalSteps, run.totalSteps);
+  const saveSteps = wholeSteps(config.saveSteps, run.totalSteps);
   const epochsAfter = (step: number) => (step === 0 ? 0 : stepPosition(run, step - 1).epochsDone);
   const due = (strategy: "no" | "steps" | "epoch", every: number, step: number) =>
     strategy === "steps"
@@ -27,13 +34,13 @@ export function createMilestones(
       if (step === 0) return config.evalOnStart;
       if (step === run.totalSteps) return true;
       const waited = config.evalStrategy === "epoch" ? epochsAfter(step) : step;
-      return waited >= config.evalDelay && due(config.evalStrategy, config.evalSteps, step);
+      return waited >= config.evalDelay && due(config.evalStrategy, evalSteps, step);
     },
     saveDue: (step) => {
       if (step === 0) return false;
       // The last weights may be the best ones.
       if (config.loadBestModelAtEnd && step === run.totalSteps) return true;
-      return due(config.saveStrategy, config.saveSteps, step);
+      return due(config.saveStrategy, saveSteps, step);
     },
   };
 }

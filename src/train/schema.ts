@@ -1,6 +1,10 @@
 import * as z from "zod";
 
 const count = z.int().positive();
+const every = z
+  .number()
+  .positive()
+  .refine((steps) => steps < 1 || Number.isInteger(steps), "expected a whole number or a fraction");
 
 /**
  * Recipe keys of the training loop, its evaluation and its checkpoints. Names and defaults are those of
@@ -47,10 +51,12 @@ export const trainFields = {
     .nullable()
     .default(null)
     .describe('When to evaluate during training. Default: "steps" where eval_steps is given.'),
-  evalSteps: count
+  evalSteps: every
     .nullable()
     .default(null)
-    .describe("Optimizer steps between evaluations. Default: logging_steps."),
+    .describe(
+      "Optimizer steps between evaluations; below 1: that share of the run. Default: logging_steps.",
+    ),
   evalDelay: z
     .number()
     .nonnegative()
@@ -79,12 +85,16 @@ export const trainFields = {
     .default(null)
     .describe('Default: false where metric_for_best_model ends with "loss", else true.'),
 
-  loggingSteps: count.default(500).describe("Optimizer steps between two lines on the console."),
+  loggingSteps: every
+    .default(500)
+    .describe("Optimizer steps between two lines on the console; below 1: that share of the run."),
   saveStrategy: z
     .enum(["no", "steps", "epoch"])
     .default("steps")
     .describe("When to write checkpoint-<step>/; output_dir is written at the end in any case."),
-  saveSteps: count.default(500).describe("Optimizer steps between checkpoints."),
+  saveSteps: every
+    .default(500)
+    .describe("Optimizer steps between checkpoints; below 1: that share of the run."),
   saveTotalLimit: count
     .nullable()
     .default(null)

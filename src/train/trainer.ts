@@ -18,6 +18,7 @@ import {
 import { bestBefore, bestRule, describeRule } from "./best-model.js";
 import { requireTestRows } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
+import { wholeSteps } from "./milestones.js";
 import { loadWeights, resolveModelDir, resolveTokenizerDir } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
 import { largestLines, modelBlocks, planRun, type RunPlan } from "./plan.js";
@@ -152,9 +153,9 @@ async function trainLocked(
       totalSteps: plan.totalSteps,
       resumedStep: from.step,
       numTrainEpochs: config.numTrainEpochs,
-      loggingSteps: config.loggingSteps,
-      evalSteps: config.evalSteps,
-      saveSteps: config.saveSteps,
+      loggingSteps: wholeSteps(config.loggingSteps, plan.totalSteps),
+      evalSteps: wholeSteps(config.evalSteps, plan.totalSteps),
+      saveSteps: wholeSteps(config.saveSteps, plan.totalSteps),
       perDeviceTrainBatchSize: config.perDeviceTrainBatchSize,
       // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
       flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),

@@ -5,6 +5,7 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { defineConfig, loadRecipe } from "#src/config/load.js";
 import { ConfigError } from "#src/errors.js";
+import { wholeSteps } from "#src/train/milestones.js";
 
 const dir = mkdtempSync(path.join(os.tmpdir(), "simper-config-"));
 after(() => rmSync(dir, { recursive: true }));
@@ -334,7 +335,7 @@ test("keys that change nothing are accepted and named in one notice", () => {
   assert.match(notices[0]!, /^accepted, no effect: /);
   assert.match(
     notices[0]!,
-    /beta, gamma_beta_ratio \(SimPER does not use it; SimPO's loss is loss_type: sigmoid\)/,
+    /beta, gamma_beta_ratio \(SimPER does not use it; loss_type is not given: SimPO's is sigmoid, DPO's is not supported\)/,
   );
   assert.match(notices[0]!, /attn_implementation \(/);
   assert.match(notices[0]!, /hub_model_id \(nothing is uploaded\)/);
@@ -498,6 +499,32 @@ test("TRL's keys for the data stand for dataset_mixer and dataset_splits, where 
   assert.deepEqual(named.config.datasetMixer, { other: 1 });
   assert.equal(named.config.evalStrategy, "epoch");
   assert.match(refusal(minimal, ["--dataset_name"]), /^--dataset_name: expects a value$/);
+});
+
+test("a configuration belongs to the data set it was named with", () => {
+  const trl = "model_name_or_path: m\ndataset_name: rows\ndataset_config: all\n";
+  assert.deepEqual(loadRecipe(write(trl)).config.datasetConfigs, ["all"]);
+  const { config, notices } = loadRecipe(write(trl + lengths), ["--dataset_mixer", "{mine: 1}"]);
+  assert.equal(config.datasetConfigs ?? null, null);
+  assert.match(notices[0]!, /dataset_config \(it belongs to dataset_name\)/);
+});
+
+test("TRL's names of next-token losses are sft", () => {
+  for (const name of ["nll", "chunked_nll"]) {
+    assert.equal(loadRecipe(write(`${minimal}loss_type: ${name}\n`)).config.lossType, "sft");
+  }
+});
+
+test("steps between events may be a share of the run", () => {
+  const { config } = loadRecipe(write(`${minimal}save_steps: 0.05\neval_steps: 0.5\n`));
+  assert.deepEqual([config.saveSteps, config.evalSteps], [0.05, 0.5]);
+  assert.equal(wholeSteps(0.05, 61), 4);
+  assert.equal(wholeSteps(0.5, 1), 1);
+  assert.equal(wholeSteps(400, 61), 400);
+  assert.equal(
+    refusal(`${minimal}save_steps: 1.5\n`),
+    "my-run.yaml:4:13  save_steps: expected a whole number or a fraction, received 1.5",
+  );
 });
 
 test("data named as newer recipes of alignment-handbook do have to be named anew", () => {

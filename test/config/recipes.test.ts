@@ -2,12 +2,14 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import * as z from "zod";
 import { foreignKeys } from "#src/config/foreign.js";
 import { recipeKeyHelp, recipeKeys } from "#src/config/help.js";
 import { loadRecipe } from "#src/config/load.js";
 import { toCodeName, toRecipeKey } from "#src/config/names.js";
 import { aliases, recipeSchema } from "#src/config/schema.js";
 import { translations } from "#src/config/translate.js";
+import { parseYamlMap } from "#src/config/yaml.js";
 import { fixture, root } from "../support/paths.js";
 
 // Values of the four published SimPER recipes; [A.1] of the project's notes on the reference.
@@ -116,6 +118,44 @@ test("every recipe of configs/ names the schema that editors check it with", () 
     assert.ok(schema, `${file}: ${first}`);
     const found = path.resolve(root, "configs", path.dirname(file), schema);
     assert.equal(found, path.join(root, "configs/schema.json"), file);
+  }
+});
+
+test("the schema for editors takes every recipe of configs/, and refuses what loadRecipe refuses", () => {
+  const text = readFileSync(path.join(root, "configs/schema.json"), "utf8");
+  const schema = z.fromJSONSchema(JSON.parse(text) as Parameters<typeof z.fromJSONSchema>[0]);
+  const read = (file: string) =>
+    Object.fromEntries(
+      parseYamlMap(readFileSync(path.join(root, "configs", file), "utf8"), file).values,
+    );
+  const files = readdirSync(path.join(root, "configs")).filter((name) => name.endsWith(".yaml"));
+  for (const file of [...files, "quickstart/pretrain.yaml"]) {
+    const found = schema.safeParse(read(file));
+    assert.ok(found.success, `${file}: ${String(found.error)}`);
+  }
+  const base = read("quickstart.yaml");
+  for (const wrong of [
+    { learning_rate: "fast" },
+    { learning_rat: 1 },
+    { use_peft: true },
+    { lr_scheduler_type: "polynomial" },
+    { report_to: "mlflow" },
+    { dataset_mixer: { a: 2 } },
+    { lr_scheduler_kwargs: { min: 1 } },
+  ]) {
+    assert.ok(!schema.safeParse({ ...base, ...wrong }).success, JSON.stringify(wrong));
+  }
+  for (const right of [
+    { report_to: ["tensorboard", "wandb"] },
+    { report_to: "all" },
+    { evaluation_strategy: "no" },
+    { dataset_name: "x" },
+    { push_to_hub: true },
+    { use_peft: false },
+    { save_steps: 0.5 },
+  ]) {
+    const found = schema.safeParse({ ...base, ...right });
+    assert.ok(found.success, `${JSON.stringify(right)}: ${String(found.error)}`);
   }
 });
 
