@@ -13,7 +13,8 @@ const { models } = await benchModule("models.mjs");
 const tiny = models.tiny!;
 
 /** Ops of a few microseconds on a few numbers: there is no roof to hold them against. */
-const SMALL = ["simper_loss", "sft_loss", "clip_factor"];
+const LOSSES = ["simper_loss", "sft_loss", "simper_sft_loss", "sigmoid_loss", "hinge_loss"];
+const SMALL = [...LOSSES, "clip_factor"];
 
 test("bench ops: every op of the table that moves data has a case", () => {
   const table = readFileSync(path.join(root, "native/ops/ops.def"), "utf8");

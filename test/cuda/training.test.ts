@@ -85,6 +85,30 @@ for (const device of skip === false ? devices : (["emulated"] as const)) {
   }
 }
 
+for (const device of skip === false ? devices : (["emulated"] as const)) {
+  for (const lossType of ["SimPER", "sigmoid", "hinge"] as const) {
+    test(`${device}: steps with ${lossType} and an SFT term follow the CPU device`, {
+      skip,
+    }, async (t) => {
+      const folder = temporaryFolder(t);
+      const changes = { lossType, labelSmoothing: 0.1, sftWeight: 0.3, maxSteps: 4 } as const;
+      const run = async (name: string, on: DeviceName) => {
+        const outputDir = path.join(folder, name);
+        const options = { device: on, threads: 2 };
+        return (await runRecipe({ ...trajectory(changes), outputDir }, options)).steps;
+      };
+      const expected = await run("cpu", "cpu");
+      const { loss, gradNorm } = TOLERANCES.f32;
+      for (const [i, got] of (await run("other", device)).entries()) {
+        const want = expected[i] as MetricRecord;
+        near(`step ${i + 1}: loss`, got.loss!, want.loss!, loss);
+        near(`step ${i + 1}: sft_loss`, got.sft_loss!, want.sft_loss!, loss);
+        near(`step ${i + 1}: grad_norm`, got.grad_norm!, want.grad_norm!, gradNorm);
+      }
+    });
+  }
+}
+
 function near(
   what: string,
   actual: number,

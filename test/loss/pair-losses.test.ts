@@ -6,8 +6,10 @@ import { ConfigError } from "#src/errors.js";
 import { createLoss, hostPairLoss, type Loss, type LossOptions } from "#src/loss/index.js";
 import { groupWeights } from "#src/train/loss-groups.js";
 import { train } from "#src/train/trainer.js";
+import { lossAndGradients, readPairs } from "../model/support.js";
 import { fixture } from "../support/paths.js";
 import {
+  gqaModel,
   gqaPairs,
   type MetricRecord,
   readLines,
@@ -178,6 +180,23 @@ for (const [name, options] of Object.entries(losses)) {
     }
   });
 }
+
+test("sigmoid: the gradient of every weight is the same whatever the logits workspace holds", async () => {
+  const all = readPairs(gqaPairs);
+  const expected = await lossAndGradients(gqaModel, all, { groupRows: 512 }, "sigmoid");
+  // Groups of a pair or two, and pairs longer than the workspace, which compute their logits twice.
+  for (const way of [{ groupRows: 64 }, { groupRows: 32, checkpointing: true }]) {
+    const { loss, gradients } = await lossAndGradients(gqaModel, all, way, "sigmoid");
+    close(loss, expected.loss, "loss");
+    for (const [name, want] of expected.gradients) {
+      const got = gradients.get(name)!;
+      const norm = Math.hypot(...want);
+      const error = Math.hypot(...want.map((value, i) => value - got[i]!));
+      // Weight gradients are sums over groups, rounded to f32 group by group.
+      assert.ok(error <= 1e-6 * norm, `${name}: ${error / norm}`);
+    }
+  }
+});
 
 test("evaluation: groups are per_device_eval_batch_size pairs of the split, across its rounds", async (t) => {
   const folder = temporaryFolder(t);
