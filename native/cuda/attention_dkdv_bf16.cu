@@ -86,7 +86,6 @@ dkdv_kernel(Backward<bf16> a) {
     if (more) {
       copy_tile<D, kRows>(q + (round + 1) % 2 * kRows * D, a.qkv, a.heads.q(next_head),
                           visit.begin(), visit.end());
-      simt::copy_async_commit();
       next_number = load_number(a, visit, next_head);
     }
 #pragma unroll 1

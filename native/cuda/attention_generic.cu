@@ -62,13 +62,17 @@ struct Tiles {
   static constexpr int kPitch = kWidth + 4, kScorePitch = kRows + 4;
   static constexpr int kColumns = kWidth / 16;               // of the result, per thread
   static constexpr int kPack = kColumns < 4 ? kColumns : 4;  // that lie together
-  static constexpr int kFloats = kRows * kPitch, kScoreFloats = kRows * kScorePitch;
+  // The last row needs no room behind it.
+  static constexpr int kFloats = (kRows - 1) * kPitch + kWidth;
+  static constexpr int kScoreFloats = (kRows - 1) * kScorePitch + kRows;
 
   using Scores = float[kShare][kShare];
   using Result = float[kShare][kColumns];
 
   static size_t shared_bytes(int tiles) {
-    return (static_cast<size_t>(tiles) * kFloats + kScoreFloats) * sizeof(float);
+    // As arrays are taken: each to a multiple of 128 bytes.
+    const auto bytes = [](int floats) { return (floats * sizeof(float) + 127) / 128 * 128; };
+    return static_cast<size_t>(tiles) * bytes(kFloats) + bytes(kScoreFloats);
   }
 
   // Rows [begin, end) from column `column` on; zeros behind them and behind D columns.
