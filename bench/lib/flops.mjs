@@ -15,11 +15,15 @@
 /**
  * (query, key) combinations of a pair, per head: causal, and each response sees the prompt.
  * @param {import("./pairs.mjs").Pair} pair
+ * @param {number} [window] keys that a row sees at most
  */
-export function visibleKeys({ prompt, chosen, rejected }) {
+export function visibleKeys({ prompt, chosen, rejected }, window = Number.POSITIVE_INFINITY) {
   const triangle = (/** @type {number} */ n) => (n * (n + 1)) / 2;
-  const branch = (/** @type {number} */ n) => n * prompt.length + triangle(n);
-  return triangle(prompt.length) + branch(chosen.length) + branch(rejected.length);
+  /** Rows [0, n) see 1 to n keys, or the last `window`. */
+  const rows = (/** @type {number} */ n) =>
+    n <= window ? triangle(n) : triangle(window) + (n - window) * window;
+  const branch = (/** @type {number} */ n) => rows(prompt.length + n) - rows(prompt.length);
+  return rows(prompt.length) + branch(chosen.length) + branch(rejected.length);
 }
 
 /**

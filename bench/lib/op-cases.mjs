@@ -27,6 +27,9 @@ import { tokenizedRow } from "./pairs.mjs";
 
 const ELEMENT = { f32: 4, bf16: 2 };
 
+/** Keys that a row sees in the cases with a window. */
+const WINDOW = 128;
+
 /** Rows of logits that the trainer computes at once, at most. */
 const LOGITS_BYTES = 256 << 20;
 
@@ -48,6 +51,7 @@ export function opBenches(model, pairs) {
     Math.min(Math.floor(LOGITS_BYTES / 4 / V / 32) * 32, batch.scoredRows.length),
   );
   const keys = pairs.reduce((sum, pair) => sum + visibleKeys(pair), 0);
+  const windowed = pairs.reduce((sum, pair) => sum + visibleKeys(pair, WINDOW), 0);
   const block = wide * C + C * C + 3 * F * C + 2 * C;
 
   const random = (/** @type {DType} */ dtype, /** @type {number[]} */ ...shape) =>
@@ -60,6 +64,10 @@ export function opBenches(model, pairs) {
   const ropeTable = random("f32", model.maxLength, D);
   const attention = {
     ...{ qkv: rows(wide), o: zero(x, T, C), lse: zero("f32", T, H), segments },
+  };
+  const qkNorm = {
+    ...{ qWeight: random(x, D), kWeight: random(x, D), rstd: random("f32", T, H + K) },
+    ...{ dQWeight: zero("f32", D), dKWeight: zero("f32", D) },
   };
   const head = { logits: random("f32", N, V), logp: zero("f32", N), lse: zero("f32", N) };
   const labels = batch.scoredLabels.slice(0, N);
@@ -103,6 +111,31 @@ export function opBenches(model, pairs) {
       tensors: { ...norm, dx: zero(x, T, C), y: rows(C), dy: rows(C), x: rows(C) },
       run: (s, t) => s.rmsnormBackwardAdd(t.dx, t.y, t.dWeight, t.dy, t.x, t.weight, t.rstd),
     },
+    {
+      ...{ op: "add_bias", sizes: `T ${T}, N ${wide}`, bytes: 2 * T * wide * e },
+      tensors: { x: rows(wide), bias: random(x, wide) },
+      run: (s, t) => s.addBias(t.x, t.bias),
+    },
+    {
+      ...{ op: "bias_backward", sizes: `T ${T}, N ${wide}`, bytes: T * wide * e },
+      tensors: { dBias: zero("f32", wide), dy: rows(wide) },
+      run: (s, t) => s.biasBackward(t.dBias, t.dy),
+    },
+    {
+      ...{ op: "qk_norm_forward", sizes: `T ${T}, H ${H}, K ${K}, D ${D}` },
+      bytes: 2 * T * wide * e,
+      tensors: { ...qkNorm, y: rows(wide), x: rows(wide) },
+      run: (s, t) => s.qkNormForward(t.y, t.rstd, t.x, t.qWeight, t.kWeight, H, K, 1e-6),
+    },
+    {
+      ...{ op: "qk_norm_backward", sizes: `T ${T}, H ${H}, K ${K}, D ${D}` },
+      bytes: 3 * T * wide * e,
+      tensors: { ...qkNorm, dx: rows(wide), dy: rows(wide), x: rows(wide) },
+      run: (s, t) => {
+        const { dx, dQWeight, dKWeight, dy, qWeight, kWeight, rstd } = t;
+        s.qkNormBackward(dx, dQWeight, dKWeight, dy, t.x, qWeight, kWeight, rstd, H, K);
+      },
+    },
     .../** @type {const} */ (["forward", "backward"]).map(
       (way) =>
         /** @type {OpBench} */ ({
@@ -114,24 +147,29 @@ export function opBenches(model, pairs) {
               : s.ropeBackward(t.x, t.positions, t.ropeTable, H + K),
         }),
     ),
-    {
-      op: "attention_forward",
-      sizes: `T ${T}, H ${H}, K ${K}, D ${D}, ${pairs.length} pairs`,
-      bytes: T * (wide + C) * e,
-      flops: 4 * D * H * keys,
-      tensors: attention,
-      run: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K, 0),
-    },
-    {
-      op: "attention_backward",
-      sizes: `T ${T}, H ${H}, K ${K}, D ${D}, ${pairs.length} pairs`,
-      bytes: T * (2 * wide + 2 * C) * e,
-      flops: 10 * D * H * keys,
-      tensors: { ...attention, dQkv: zero(x, T, wide), delta: zero("f32", T, H), dO: rows(C) },
-      prepare: (s, t) => s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K, 0),
-      run: (s, t) =>
-        s.attentionBackward(t.dQkv, t.delta, t.dO, t.o, t.lse, t.qkv, t.segments, H, K, 0),
-    },
+    ...[0, WINDOW].flatMap((window) => {
+      const name = window > 0 ? `, window ${window}` : "";
+      const sizes = `T ${T}, H ${H}, K ${K}, D ${D}, ${pairs.length} pairs${name}`;
+      const visible = window > 0 ? windowed : keys;
+      const forward = (/** @type {Stream} */ s, /** @type {any} */ t) =>
+        s.attentionForward(t.o, t.lse, t.qkv, t.segments, H, K, window);
+      return /** @type {OpBench[]} */ ([
+        {
+          ...{ op: "attention_forward", sizes, bytes: T * (wide + C) * e },
+          flops: 4 * D * H * visible,
+          tensors: attention,
+          run: forward,
+        },
+        {
+          ...{ op: "attention_backward", sizes, bytes: T * (2 * wide + 2 * C) * e },
+          flops: 10 * D * H * visible,
+          tensors: { ...attention, dQkv: zero(x, T, wide), delta: zero("f32", T, H), dO: rows(C) },
+          prepare: forward,
+          run: (s, t) =>
+            s.attentionBackward(t.dQkv, t.delta, t.dO, t.o, t.lse, t.qkv, t.segments, H, K, window),
+        },
+      ]);
+    }),
     {
       ...{ op: "swiglu_forward", sizes: `T ${T}, F ${F}`, bytes: 3 * T * F * e },
       tensors: { hidden: rows(F), gateUp: rows(2 * F) },

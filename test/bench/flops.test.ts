@@ -27,18 +27,22 @@ test("bench flops: visible keys are those of the packed segments", () => {
     }),
     { maxTokens: 1e6, prefixSharing: true },
   );
-  let counted = 0;
-  for (const { segments } of packed) {
-    for (let s = 0; s < segments.length; s += 4) {
-      const [start, end, prefixStart, prefixEnd] = segments.subarray(s, s + 4);
-      for (let row = start!; row < end!; row++)
-        counted += prefixEnd! - prefixStart! + row - start! + 1;
+  for (const window of [undefined, 1, 7, 30, 1000]) {
+    let counted = 0;
+    for (const { segments } of packed) {
+      for (let s = 0; s < segments.length; s += 4) {
+        const [start, end, prefixStart, prefixEnd] = segments.subarray(s, s + 4);
+        for (let row = start!; row < end!; row++) {
+          const keys = prefixEnd! - prefixStart! + row - start! + 1;
+          counted += Math.min(keys, window ?? keys);
+        }
+      }
     }
+    assert.equal(
+      pairs.reduce((sum, pair) => sum + visibleKeys(pair, window), 0),
+      counted,
+    );
   }
-  assert.equal(
-    pairs.reduce((sum, pair) => sum + visibleKeys(pair), 0),
-    counted,
-  );
 });
 
 test("bench flops: a step counted by hand", () => {

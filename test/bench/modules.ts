@@ -60,7 +60,7 @@ interface Modules {
     tokenizedRow(pair: Pair): Record<string, number[]>;
   };
   "flops.mjs": {
-    visibleKeys(pair: Pair): number;
+    visibleKeys(pair: Pair, window?: number): number;
     parameterCount(model: BenchModel): number;
     stepFlops(
       model: BenchModel,
