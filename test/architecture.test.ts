@@ -26,6 +26,10 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   index: [...TRAIN, "train", "inference"],
 };
 
+// The one way back: a model in training answers prompts with the code that serves it. That code works on a
+// session and never on the training loop, so no file imports itself.
+const BACK: Readonly<Record<string, string>> = { "src/train/samples.ts": "inference" };
+
 // Headers from outside, and the only places that may include them.
 const VENDOR_HEADERS: readonly { header: RegExp; homes: readonly string[] }[] = [
   { header: /^(napi|node_api|js_native_api|uv|v8)/, homes: ["native/addon/"] },
@@ -94,7 +98,7 @@ test("architecture: imports in src/ point one way", () => {
       seen++;
       const allowed = MAY_IMPORT[from] ?? [];
       const isSchema = path.posix.basename(target) === "schema.ts" && allowed.includes(SCHEMA);
-      if (to !== from && !allowed.includes(to) && !isSchema)
+      if (to !== from && !allowed.includes(to) && !isSchema && BACK[file] !== to)
         wrong.push(`${file} imports ${target}`);
     }
   }

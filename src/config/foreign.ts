@@ -247,7 +247,6 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = {
   fsdp_transformer_layer_cls_to_wrap: noEffect(trainer),
 
   // Evaluation
-  generate_during_eval: refused("use the generate command on a checkpoint"),
   prediction_loss_only: noEffect(evaluation, UNSET),
   eval_accumulation_steps: noEffect(evaluation),
   eval_do_concat_batches: noEffect(evaluation, [null, true]),

@@ -167,6 +167,10 @@ export function keysWithoutEffect(
     const why = config.doEval ? `eval_strategy is ${config.evalStrategy}` : "do_eval is false";
     found.push({ key: "eval_steps", reason: why });
   }
+  for (const name of ["generatePrompts", "generateMaxNewTokens"] as const) {
+    if (!given.has(name) || config.generateDuringEval) continue;
+    found.push({ key: toRecipeKey(name), reason: "generate_during_eval is false" });
+  }
   const rule = config.metricForBestModel !== null;
   if (rule && !config.doEval) {
     found.push({ key: "metric_for_best_model", reason: "do_eval is false" });

@@ -1,5 +1,6 @@
 import type { Attend, ModelShape } from "../model/index.js";
-import { type Arena, alignedBytes, type Tensor, type Window } from "../native/index.js";
+import type { Arena, Tensor, Window } from "../native/index.js";
+import { kvCacheBytes } from "../train/buffers.js";
 import type { Session } from "../train/session.js";
 
 /** Attention of each layer, given the token count of the micro-batch after padding. */
@@ -20,10 +21,7 @@ export class KvCache {
     this.#shape = shape;
     const dtype = session.store.acquire(0).qkv!.dtype;
     const cache = [Math.max(1, rows), shape.numKvHeads * shape.headDim];
-    const bytes =
-      2 * shape.numLayers * alignedBytes(dtype, cache) +
-      alignedBytes("i32", [tokens]) +
-      alignedBytes("i32", [tokens, 2]);
+    const bytes = kvCacheBytes(shape, dtype, rows, tokens);
     this.#arena = session.device.arena(bytes, "key/value cache");
     this.#layers = Array.from({ length: shape.numLayers }, () => ({
       k: this.#arena.tensor(dtype, cache),

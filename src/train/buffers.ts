@@ -109,6 +109,24 @@ export function passBuffers(
   return specs;
 }
 
+/**
+ * Bytes of a cache of keys and values: (rows, K·D) twice for every layer, and where the tokens of a forward pass
+ * stand in it.
+ */
+export function kvCacheBytes(
+  shape: ModelShape,
+  dtype: DType,
+  rows: number,
+  tokens: number,
+): number {
+  const cache = [Math.max(1, rows), shape.numKvHeads * shape.headDim];
+  return (
+    2 * shape.numLayers * alignedBytes(dtype, cache) +
+    alignedBytes("i32", [tokens]) +
+    alignedBytes("i32", [tokens, 2])
+  );
+}
+
 /** Bytes of buffers, alignment included. */
 export function bufferBytes(specs: readonly BufferSpec[]): number {
   return specs.reduce((sum, spec) => sum + alignedBytes(spec.dtype, spec.shape), 0);

@@ -1,3 +1,4 @@
+import { toRecipeKey } from "../config/names.js";
 import type { Config } from "../config/schema.js";
 import { DataError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
@@ -100,9 +101,12 @@ function concatenate(parts: readonly Float32Array[]): Float32Array {
  * @throws DataError
  */
 export function requireTestRows(config: Config, count: number): void {
-  if (count > 0 || !config.loadBestModelAtEnd) return;
-  throw new DataError(
-    "load_best_model_at_end: expected test rows to evaluate on, found none in dataset_mixer",
-    { hint: "add a test split (test.jsonl), or leave the key out" },
-  );
+  if (count > 0) return;
+  for (const key of ["loadBestModelAtEnd", "generateDuringEval"] as const) {
+    if (!config[key]) continue;
+    throw new DataError(
+      `${toRecipeKey(key)}: expected test rows to evaluate on, found none in dataset_mixer`,
+      { hint: "add a test split (test.jsonl), or leave the key out" },
+    );
+  }
 }

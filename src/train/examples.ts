@@ -26,9 +26,14 @@ export interface ExampleSet {
   readonly chosenTokens: Int32Array;
   /** `file:line` of example `i`. */
   where(i: number): string;
+  /** The three texts of pair `i`, as token ids; absent for plain sequences. */
+  parts?(i: number): PairParts;
   /** Packs examples into micro-batches of at most `maxTokens` tokens. */
   pack(indices: ArrayLike<number>, maxTokens: number): PackedBatch[];
 }
+
+/** Prompt and responses of a pair: the chosen sequence up to its first scored token, and what is scored. */
+export type PairParts = Readonly<Record<"prompt" | "chosen" | "rejected", Int32Array>>;
 
 /** The data of a run. */
 export interface RunData {
@@ -82,6 +87,15 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     scoredTokens,
     chosenTokens,
     where: (i) => store.where(i),
+    parts: (i) => {
+      const { chosen, rejected } = store.pair(i);
+      const first = (side: TokenizedSequence) => side.labels.findIndex((label) => label !== IGNORE);
+      return {
+        prompt: chosen.ids.subarray(0, first(chosen)),
+        chosen: chosen.ids.subarray(first(chosen)),
+        rejected: rejected.ids.subarray(first(rejected)),
+      };
+    },
     pack: (indices, maxTokens) => {
       const members = Array.from(indices);
       const where = (i: number) => store.where(members[i]!);

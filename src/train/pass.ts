@@ -210,7 +210,7 @@ export class Pass {
       const { weights, loss } = step;
       this.#upload("tokenWeights", tokenWeights(batch, weights, loss.sftWeight!));
     }
-    if (this.#training) {
+    if (this.#training && step) {
       this.#upload("rowSources", plan.sources, 2);
       this.#upload("uniqueTokens", batch.uniqueTokens);
       this.#upload("tokenOffsets", batch.tokenOffsets);

@@ -16,8 +16,15 @@ import {
 import { type DType, elementCount } from "../native/index.js";
 import { scheduleKwargs, warmupLength } from "../optim/schedule.js";
 import { flatBytes } from "../parallel/resident.js";
-import { type BatchLimits, type BufferSpec, passBuffers, tokenBucket } from "./buffers.js";
+import {
+  type BatchLimits,
+  type BufferSpec,
+  kvCacheBytes,
+  passBuffers,
+  tokenBucket,
+} from "./buffers.js";
 import type { ExampleSet } from "./examples.js";
+import { chooseSamples, sampleBatches } from "./sample-prompts.js";
 import { optimizerBuffers } from "./session.js";
 
 /** A line of the memory table. */
@@ -57,7 +64,7 @@ export interface RunPlan {
 /** What the plan needs to know of the data. */
 export type DataFacts = Pick<
   ExampleSet,
-  "count" | "bytes" | "computedTokens" | "scoredTokens" | "longestSequence" | "where"
+  "count" | "bytes" | "computedTokens" | "scoredTokens" | "longestSequence" | "where" | "parts"
 >;
 
 /**
@@ -112,6 +119,12 @@ export function planRun(
     device === undefined ? [ENOUGH_TOKENS, LOGITS_BYTES] : [GPU_ENOUGH_TOKENS, GPU_LOGITS_BYTES];
   const longestSequence = Math.max(1, train.longestSequence, test.longestSequence);
   checkPositions(shape, longestSequence, "the longest sequence of the run");
+  const samples = chooseSamples(config, test);
+  checkPositions(
+    shape,
+    samples.positions,
+    "a prompt of the test split and generate_max_new_tokens",
+  );
   const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
   const longest = [...train.computedTokens, ...test.computedTokens].reduce(
     (a, b) => Math.max(a, b),
@@ -125,8 +138,10 @@ export function planRun(
     const tokens = keep ?? roundTokens(fullestBatch(rounds(), cap).tokens);
     // Packed again with the limit the run will use: another limit can fill batches otherwise.
     const fullest = { ...fullestBatch(rounds(), tokens), tokens };
-    const limits = batchLimits(config, shape, fullest, logitsBytes, examplesPerStep, train, test);
-    const lines = memoryLines(config, shape, limits, train.bytes + test.bytes);
+    const given = batchLimits(config, shape, fullest, logitsBytes, examplesPerStep, train, test);
+    const limits = { ...given, positions: Math.max(given.positions, samples.positions) };
+    const rows = sampleBatches(samples, limits).cacheRows;
+    const lines = memoryLines(config, shape, limits, train.bytes + test.bytes, rows);
     return {
       parameters: parameterCount(shape),
       lines,
@@ -255,6 +270,7 @@ function memoryLines(
   shape: ModelShape,
   limits: BatchLimits,
   dataBytes: number,
+  cacheRows: number,
 ): MemoryLine[] {
   const dtype: DType = config.bf16 ? "bf16" : "f32";
   const parameters = parameterCount(shape);
@@ -288,10 +304,22 @@ function memoryLines(
     state("gradients", "f32", totals.grad),
     state("Adam moments", "f32", totals.moments),
     ...mergeLayers(buffers),
+    ...(cacheRows > 0 ? [cacheLine(shape, dtype, limits, cacheRows)] : []),
     host("Node.js, libraries and JavaScript heap", PROCESS_BYTES),
     host("tokenized data", dataBytes),
     host("staging for loading and saving", 2 * Math.min(STAGING_BYTES, 4 * largestTensor(shape))),
   ];
+}
+
+/** Keys and values of the prompts that are answered at evaluations. */
+function cacheLine(shape: ModelShape, dtype: DType, limits: BatchLimits, rows: number): MemoryLine {
+  return {
+    lifetime: "samples",
+    name: "key/value cache",
+    dtype,
+    shape: [2, shape.numLayers, rows, shape.numKvHeads * shape.headDim],
+    bytes: kvCacheBytes(shape, dtype, rows, limits.tokens),
+  };
 }
 
 /** Elements of the largest tensor that is loaded or saved. */

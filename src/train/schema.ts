@@ -66,6 +66,20 @@ export const trainFields = {
     ),
   evalOnStart: z.boolean().default(false).describe("Evaluate once before the first step."),
 
+  generateDuringEval: z
+    .boolean()
+    .default(false)
+    .describe(
+      "Answer some prompts of the test split at each evaluation, into output_dir/samples.jsonl.",
+    ),
+  generatePrompts: count
+    .default(8)
+    .describe("How many with generate_during_eval; seed decides which, the same ones every time."),
+  generateMaxNewTokens: count
+    .default(128)
+    .describe(
+      "Longest answer of generate_during_eval, in tokens; the most probable token is taken.",
+    ),
   loadBestModelAtEnd: z
     .boolean()
     .default(false)
@@ -131,10 +145,19 @@ export interface TrainRemark {
 
 /** Rules between these keys, with the defaults that depend on others filled in. */
 export function checkTrainOptions(
-  options: Omit<TrainOptions, "doEval"> & { readonly doEval: boolean },
+  options: Omit<TrainOptions, "doEval"> & { readonly doEval: boolean; readonly lossType: string },
 ): TrainRemark[] {
   const { doEval, evalStrategy, evalSteps, saveStrategy, saveSteps } = options;
   const remarks: TrainRemark[] = [];
+  if (options.generateDuringEval) {
+    const remark = (message: string) => remarks.push({ key: "generateDuringEval", message });
+    if (!doEval) remark("there are no evaluations to answer prompts at; set do_eval: true");
+    if (options.lossType === "sft") {
+      remark(
+        "expected a loss on pairs, received loss_type sft: its rows have no prompts to answer",
+      );
+    }
+  }
   if (options.loadBestModelAtEnd) {
     const remark = (message: string) => remarks.push({ key: "loadBestModelAtEnd", message });
     if (!doEval || evalStrategy === "no") {

@@ -26,6 +26,7 @@ import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from
 import { ResidentModel } from "./resident-model.js";
 import { evaluationMetrics, trainMetrics, writeResults } from "./results.js";
 import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
+import { cutSamples, readSampleTools, Samples } from "./samples.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
 
@@ -94,6 +95,9 @@ async function trainLocked(
   const dataOptions = { modelDir: source.tokenizerDir, baseDir, needTest: config.doEval };
   const data = await loadExamples(config, shape.vocabSize, dataOptions);
   requireTestRows(config, data.test.count);
+  const tools = config.generateDuringEval
+    ? await readSampleTools(modelDir, dataOptions.modelDir, source.fields)
+    : undefined;
   const kept = checkpoint?.state.maxTokens;
   const memory = { device: freeDeviceMemory(device) };
   const plan = planRun(config, shape, data.train, data.test, memory, kept);
@@ -128,15 +132,18 @@ async function trainLocked(
   } as const;
   const model = allocate(plan, () => new ResidentModel(modelOptions));
   let session: Session | undefined;
+  let samples: Samples | undefined;
   try {
     const { limits } = plan;
     const checkpointing = config.gradientCheckpointing;
-    session = allocate(plan, () => new Session(model, { limits, checkpointing }));
+    const own = allocate(plan, () => new Session(model, { limits, checkpointing }));
+    session = own;
+    samples = tools && allocate(plan, () => new Samples(own, tools, config, data.test, plan));
     if (checkpoint) await restoreCheckpoint(model, checkpoint.dir);
     else await loadWeights(model, modelDir);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
     const trainerState = createTrainerState(checkpoint?.trainerState, bestSoFar);
-    const own = {
+    const callbacks = {
       start: ignore,
       step: options.onStep ?? ignore,
       eval: options.onEval ?? ignore,
@@ -146,7 +153,8 @@ async function trainLocked(
     const tell = (text: string) => reporter.notice(text);
     const asked = recipeReporters(config, tell, { ...config });
     const reporters = [...(options.reporters ?? []), ...asked.reporters];
-    const reporter = combineReporters([...reporters, trainerState, own]);
+    const reporter = combineReporters([...reporters, trainerState, callbacks]);
+    cutSamples(config.outputDir, from.step);
     reporter.start({
       runName: config.runName,
       outputDir: config.outputDir,
@@ -173,6 +181,7 @@ async function trainLocked(
       settings,
       best,
       session,
+      samples,
       reporter,
       trainerState,
       stopped,
@@ -205,6 +214,7 @@ async function trainLocked(
     await writeResults(config.outputDir, train, evaluation);
     return summary;
   } finally {
+    samples?.dispose();
     session?.dispose();
     model.dispose();
   }

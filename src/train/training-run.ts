@@ -26,6 +26,7 @@ import {
   saveCheckpoint,
   saveModel,
 } from "./run-checkpoint.js";
+import type { Samples } from "./samples.js";
 import type { Session } from "./session.js";
 import { StepMeter } from "./step-meter.js";
 
@@ -43,6 +44,8 @@ export interface TrainingParts {
   /** How the best evaluation is chosen. */
   readonly best: BestRule | undefined;
   readonly session: Session;
+  /** Answers to prompts of the test split, where the recipe asks for them. */
+  readonly samples: Samples | undefined;
   readonly reporter: Reporter;
   readonly trainerState: TrainerState;
   /** Where the run is to be profiled. */
@@ -274,12 +277,13 @@ export class TrainingRun {
     if (!this.#evaluationMissing()) return false;
     await this.#parts.profiler?.rest();
     await this.#reportLast();
-    const { config, data, plan, session, reporter, stopped } = this.#parts;
+    const { config, data, plan, session, samples, reporter, stopped } = this.#parts;
     const { tokens: maxTokens, stepExamples: round } = plan.limits;
     const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize, stopped };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
     const found = await evaluate(session, data.test, this.#loss, options, at);
     if (!found) return false; // stopped half-way
+    if (samples && !(await samples.write(this.#step, stopped))) return false;
     this.#evaluatedStep = this.#step;
     if (found.nonFinite) {
       // No update depends on it, so the run goes on whatever on_nonfinite says.
