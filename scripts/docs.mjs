@@ -122,7 +122,7 @@ DeepSpeed, as numbers, have to agree with the recipe. One process runs whatever 
 | value | |
 |---|---|
 | \`tensorboard\` | event files in \`logging_dir\`, by default \`output_dir/runs/<time>_<host>\` |
-| \`wandb\` | a run in \`project\`, through an installed wandb (the Python of its command on PATH, else \`python3\`), in a process of its own; event files too. Without an installed wandb a notice says so when the run starts, and \`wandb sync --sync-tensorboard <folder>\` uploads the event files |
+| \`wandb\` | a run in \`project\`, through an installed wandb (the Python of its command on PATH, else \`python3\`), in a process of its own; event files too. Where wandb is not installed a notice says so when the run starts, and an offline run is written that \`wandb sync <folder>\` uploads from where it is; releases up to 0.29 also take the event files, with \`--sync-tensorboard\` |
 | \`all\` | \`tensorboard\`, and \`wandb\` where it is installed |
 | \`none\` | nothing more; the default |
 

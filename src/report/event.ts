@@ -1,3 +1,5 @@
+import { doubleField, floatField, messageField, textField, wholeField } from "./protobuf.js";
+
 /** What one record of an event file says: the format's version, or scalars of a step. */
 export type EventContent =
   | { readonly fileVersion: string }
@@ -12,44 +14,10 @@ export type EventContent =
  * @param wallTime seconds since 1970.
  */
 export function encodeEvent(wallTime: number, content: EventContent): Buffer {
-  const time = Buffer.alloc(9);
-  time[0] = (1 << 3) | FIXED64;
-  time.writeDoubleLE(wallTime, 1);
-  if ("fileVersion" in content) return Buffer.concat([time, text(3, content.fileVersion)]);
+  const time = doubleField(1, wallTime);
+  if ("fileVersion" in content) return Buffer.concat([time, textField(3, content.fileVersion)]);
   const values = Object.entries(content.scalars).map(([tag, value]) =>
-    bytes(1, scalar(tag, value)),
+    messageField(1, textField(1, tag), floatField(2, value)),
   );
-  const step = Buffer.from([(2 << 3) | VARINT, ...varint(content.step)]);
-  return Buffer.concat([time, step, bytes(5, Buffer.concat(values))]);
-}
-
-const VARINT = 0;
-const FIXED64 = 1;
-const LENGTH = 2;
-const FIXED32 = 5;
-
-function scalar(tag: string, value: number): Buffer {
-  const simple = Buffer.alloc(5);
-  simple[0] = (2 << 3) | FIXED32;
-  simple.writeFloatLE(value, 1);
-  return Buffer.concat([text(1, tag), simple]);
-}
-
-function text(field: number, value: string): Buffer {
-  return bytes(field, Buffer.from(value, "utf8"));
-}
-
-function bytes(field: number, value: Uint8Array): Buffer {
-  return Buffer.concat([Buffer.from([(field << 3) | LENGTH, ...varint(value.length)]), value]);
-}
-
-/** Seven bits a byte, low ones first; arithmetic instead of shifts, so that steps may pass 2^31. */
-function varint(value: number): number[] {
-  const found: number[] = [];
-  let rest = value;
-  while (rest >= 128) {
-    found.push((rest % 128) | 128);
-    rest = Math.floor(rest / 128);
-  }
-  return [...found, rest];
+  return Buffer.concat([time, wholeField(2, content.step), messageField(5, ...values)]);
 }

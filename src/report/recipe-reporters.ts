@@ -2,6 +2,7 @@ import type { Reporter } from "./records.js";
 import { namedReporters, type ReporterName } from "./schema.js";
 import { createTensorboardReporter, runFolder } from "./tensorboard.js";
 import { createWandbReporter, findWandb } from "./wandb.js";
+import { createOfflineWandbReporter, offlineRun } from "./wandb-file.js";
 
 /** The part of a recipe that says where metrics go. */
 export interface ReportOptions {
@@ -12,8 +13,8 @@ export interface ReportOptions {
 }
 
 /**
- * The reporters that a recipe asks for. With wandb event files are written too: where it is not installed
- * they can be uploaded later, and where it fails nothing is lost.
+ * The reporters that a recipe asks for. With wandb event files are written too, so that nothing is lost where it
+ * fails; where it is not installed the run is written as an offline run of W&B.
  *
  * @param notice - told later what becomes of reports that leave this process
  * @param settings - what W&B lists with the run
@@ -38,8 +39,11 @@ export function recipeReporters(
   if (names.includes("wandb") && installed()) {
     reporters.push(createWandbReporter({ python: python!, project, config: settings, notice }));
   } else if (names.includes("wandb")) {
+    const run = offlineRun(outputDir, new Date());
+    const listed = process.env.WANDB_PROJECT || project;
+    reporters.push(createOfflineWandbReporter(run, { project: listed, config: settings }));
     notices.push(
-      `report_to: wandb is not installed here, so metrics go to event files; to upload them: wandb sync --sync-tensorboard ${folder}`,
+      `report_to: wandb is not installed here; to upload the run where it is: wandb sync ${run.folder}`,
     );
   }
   return { reporters, notices };

@@ -42,9 +42,11 @@ function check(bytes: Uint8Array, stored: number): void {
   if (found !== expected) throw new Error(`checksum ${found}, stored ${expected}`);
 }
 
-type Field = { field: number; value: bigint | Buffer };
+/** A field of a message: a number, or the bytes behind it. */
+export type Field = { field: number; value: bigint | Buffer };
 
-function fields(data: Buffer): Field[] {
+/** The fields of a message, in order. */
+export function fields(data: Buffer): Field[] {
   const found: Field[] = [];
   let at = 0;
   const varint = (): bigint => {

@@ -115,15 +115,15 @@ test("wandb: the interpreter of an installed command is used, else the python3 o
   assert.equal(findWandb({ PATH: without }), undefined);
 });
 
-test("report_to: wandb that is not installed is a notice, and event files that it can upload", () => {
+test("report_to: wandb that is not installed is a notice, event files and a run that it can upload", () => {
   const outputDir = fresh();
   const options = { reportTo: ["wandb"] as ["wandb"], loggingDir: null, project: "p", outputDir };
   const missing = recipeReporters(options, assert.fail, {}, () => undefined);
-  assert.equal(missing.reporters.length, 1);
+  assert.equal(missing.reporters.length, 2);
   assert.equal(missing.notices.length, 1);
   assert.match(
     missing.notices[0]!,
-    /^report_to: wandb is not installed here, so metrics go to event files; to upload them: wandb sync --sync-tensorboard .*runs\/\w{3}\d{2}_/,
+    /^report_to: wandb is not installed here; to upload the run where it is: wandb sync .*\/wandb\/offline-run-\d{8}_\d{6}-[0-9a-z]{8}$/,
   );
   const there = recipeReporters(options, assert.fail, {}, () => "/usr/bin/python3");
   assert.deepEqual([there.reporters.length, there.notices], [2, []]);
