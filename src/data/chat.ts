@@ -1,5 +1,5 @@
 import { DataError } from "../errors.js";
-import { compileTemplate } from "./jinja/template.js";
+import { compileTemplate } from "./jinja-shim.js";
 import { DEFAULT_TEMPLATE, modelTemplate, type TemplateSource } from "./template-source.js";
 import type { Message } from "./types.js";
 

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { loadChatTemplate } from "#src/data/chat.js";
+import { compileTemplate, pythonStrip, strftime } from "#src/data/jinja-shim.js";
 import { createPreparer } from "#src/data/prepare.js";
 import { readPreferenceRow } from "#src/data/rows.js";
 import { fixture } from "../support/paths.js";
@@ -134,4 +135,36 @@ test("chat: raise_exception names row, side, template and roles", async () => {
       /^rows\.jsonl:1: prompt: the chat template \(chat_template of the recipe\) refuses the messages \(user\): roles must alternate$/,
     ),
   );
+});
+
+test("jinja: strip, lstrip, rstrip and trim are Python's", () => {
+  assert.equal(pythonStrip("strip", "xxaxx", "x"), "a");
+  assert.equal(pythonStrip("lstrip", "-]a-]", "]-"), "a-]");
+  assert.equal(pythonStrip("rstrip", "\n a \n", "\n"), "\n a ");
+  assert.equal(pythonStrip("strip", "a", ""), "a");
+  assert.equal(pythonStrip("strip", "😀a😀", "😀"), "a");
+  assert.equal(pythonStrip("strip", "\ufeff\x1ca\x85\u3000"), "\ufeff\x1ca");
+  assert.equal(pythonStrip("strip", `a${" ".repeat(3000)}`), "a");
+  const run = compileTemplate(
+    "{{ x.strip() }}|{{ x | trim }}|{{ x.lstrip('\\n') }}|{{ x.upper() }}",
+  );
+  assert.equal(run({ x: "\n\x1c a\ufeff " }), "a\ufeff|a\ufeff|\x1c a\ufeff |\n\x1c A\ufeff ");
+});
+
+test("jinja: line ends become LF, blocks are trimmed, Python's globals exist", () => {
+  const run = compileTemplate(
+    "a\r\n  {% if true %}\r\nb\r\n  {% endif %}\r\n{{ range(3) | join(',') }} {{ range(2, 8, 3) | join(',') }}\r\n",
+  );
+  assert.equal(run({}), "a\nb\n0,1,2 2,5");
+});
+
+test("jinja: strftime_now is English and covers what templates use", () => {
+  const date = new Date(2024, 6, 5, 15, 4, 9);
+  assert.equal(strftime(date, "%d %b %Y"), "05 Jul 2024");
+  assert.equal(
+    strftime(date, "%A %a %B %y %H:%M:%S %I %p %% %q"),
+    "Friday Fri July 24 15:04:09 03 PM % %q",
+  );
+  const now = compileTemplate("{{ strftime_now('%Y') }}")({});
+  assert.equal(now, String(new Date().getFullYear()));
 });
