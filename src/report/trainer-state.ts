@@ -22,6 +22,8 @@ export interface TrainerState extends Reporter {
   totalFlos(): number;
   /** The last evaluation after `step`, as `log_history` holds it. */
   evaluation(step: number): Readonly<Record<string, number>> | undefined;
+  /** `log_history` so far: means over `logging_steps`, and evaluations. */
+  history(): readonly Readonly<Record<string, number>>[];
   /** The file's content after the steps reported so far; the caller writes it. */
   toJson(): string;
 }
@@ -93,6 +95,7 @@ export function createTrainerState(earlier?: string, best?: Best): TrainerState 
     },
     trainLoss: () => losses.sum / losses.steps,
     totalFlos,
+    history: () => history,
     evaluation: (step) =>
       history.findLast((entry) => entry.step === step && entry.eval_loss !== undefined),
     toJson() {

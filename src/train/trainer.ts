@@ -15,7 +15,8 @@ import {
   recipeReporters,
   type StepRecord,
 } from "../report/index.js";
-import { bestBefore, bestRule, describeRule } from "./best-model.js";
+import { type BestRule, bestBefore, bestRule, describeRule } from "./best-model.js";
+import { describeEnvironment } from "./environment.js";
 import { requireTestRows } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
 import { wholeSteps } from "./milestones.js";
@@ -29,6 +30,7 @@ import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpo
 import { cutSamples, readSampleTools, Samples } from "./samples.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
+import { writeModelCard } from "./write-model-card.js";
 
 /** What a training run is given. */
 export interface TrainOptions {
@@ -208,6 +210,15 @@ async function trainLocked(
     });
     const evaluation = evaluationMetrics(trainerState.evaluation(resultStep), data.test.count);
     const summary = { step, interrupted, seconds, train, ...(evaluation && { eval: evaluation }) };
+    const card = await writeModelCard(config, modelDir, data, {
+      loss: loss.name,
+      train,
+      eval: evaluation,
+      history: trainerState.history(),
+      weights: describeWeights(resultStep, step, best),
+      environment: describeEnvironment(model.device, { threads, bf16: config.bf16 }),
+    });
+    if (card !== undefined) reporter.notice(card);
     reporter.end(summary);
     const file = path.join(config.outputDir, "trainer_state.json");
     await writeFileAtomic(file, trainerState.toJson());
@@ -218,6 +229,12 @@ async function trainLocked(
     session?.dispose();
     model.dispose();
   }
+}
+
+/** Which weights a run ended with, for its model card. */
+function describeWeights(step: number, last: number, best: BestRule | undefined): string {
+  if (step === last) return `those after the last of ${last} optimizer steps`;
+  return `those after step ${step} of ${last}, the best by ${best ? describeRule(best) : "evaluation"}`;
 }
 
 /** Memory that was free when the plan was made may be gone: the error then says what it was wanted for. */

@@ -104,6 +104,7 @@ test("output_dir is a complete model directory whose config names its dtype", as
   const outputDir = temporaryFolder(t);
   await runRecipe({ ...trajectory({ maxSteps: 1 }), outputDir });
   assert.deepEqual(readdirSync(outputDir).sort(), [
+    "README.md",
     "all_results.json",
     "config.json",
     "generation_config.json",
