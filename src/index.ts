@@ -47,6 +47,7 @@ export {
   combineReporters,
   createConsoleReporter,
   createJsonlReporter,
+  createTensorboardReporter,
   type EvalRecord,
   type PairMetric,
   type ProfileLine,

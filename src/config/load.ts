@@ -18,7 +18,7 @@ import {
   recipeSchema,
   resolveDefaults,
 } from "./schema.js";
-import { mixerOf, sftOnlyKeys, synonyms, translations } from "./translate.js";
+import { mixerOf, nullIsUnset, sftOnlyKeys, synonyms, translations } from "./translate.js";
 import { type Place, parseYamlMap } from "./yaml.js";
 
 /** A recipe read from a file, with overrides applied. */
@@ -218,6 +218,7 @@ class Check {
   private readAsMeant(): void {
     for (const [name, given] of this.values) {
       const { value } = given;
+      if (value === null && nullIsUnset.has(name)) this.values.delete(name);
       const key = toRecipeKey(name);
       if (this.accepts(key, value)) continue;
       const candidates = readings(value);

@@ -31,6 +31,9 @@ export function mixerOf(value: unknown): unknown[] {
   return [Object.fromEntries(paths.map((item) => [item, 1]))];
 }
 
+/** Keys that transformers fills in where they are null. */
+export const nullIsUnset: ReadonlySet<string> = new Set(["outputDir"]);
+
 /** Values of other trainers that name what ours do. */
 export const synonyms: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   lossType: { nll: "sft", chunked_nll: "sft" },

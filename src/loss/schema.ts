@@ -8,7 +8,13 @@ export const lossFields = {
     .describe(
       "On preference pairs: SimPER, or SimPO as sigmoid or hinge. sft: next-token loss on messages or text.",
     )
-    .meta({ later: ["simpo", "dpo", "ipo", "kto", "orpo", "cpo"] }),
+    .meta({
+      later: [
+        ...["simpo", "dpo", "ipo", "kto", "orpo", "cpo", "apo_zero", "apo_down", "aot", "aot_pair"],
+        ...["aot_unpaired", "bco_pair", "discopop", "exo_pair", "kto_pair", "nca_pair", "robust"],
+        ...["sigmoid_norm", "sppo_hard", "dft"],
+      ],
+    }),
   beta: z
     .number()
     .nonnegative()

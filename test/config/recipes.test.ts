@@ -5,7 +5,7 @@ import { test } from "node:test";
 import * as z from "zod";
 import { foreignKeys } from "#src/config/foreign.js";
 import { recipeKeyHelp, recipeKeys } from "#src/config/help.js";
-import { loadRecipe } from "#src/config/load.js";
+import { defineConfig, loadRecipe } from "#src/config/load.js";
 import { toCodeName, toRecipeKey } from "#src/config/names.js";
 import { aliases, recipeSchema } from "#src/config/schema.js";
 import { translations } from "#src/config/translate.js";
@@ -162,6 +162,7 @@ test("the schema for editors takes every recipe of configs/, and refuses what lo
 interface Keys {
   readonly TrainingArguments: readonly string[];
   readonly trl: readonly string[];
+  readonly defaults: Readonly<Record<string, Readonly<Record<string, unknown>>>>;
   readonly older: Readonly<Record<string, readonly string[]>>;
   readonly reference: { readonly recipe: readonly string[] };
   readonly optim: readonly string[];
@@ -181,6 +182,20 @@ const known = new Set([
   ...Object.keys(aliases),
   ...Object.keys(translations),
 ]);
+
+for (const [source, defaults] of Object.entries(keys.defaults)) {
+  test(`a recipe that writes out every default of ${source} loads`, () => {
+    const more = { modelNameOrPath: "m", maxLength: 256, maxPromptLength: 128 };
+    const given = Object.entries(defaults).filter(([key]) => key !== "model_name_or_path");
+    const input = Object.fromEntries(given.map(([key, value]) => [toCodeName(key), value]));
+    const { config, notices } = defineConfig({ ...input, ...more, datasetMixer: { a: 1 } });
+    assert.equal(config.outputDir, "trainer_output");
+    // What is named belongs to adapters and quantised weights, which are off.
+    const named = source === "ModelConfig" ? /lora_r.*bnb_4bit_quant_type/ : undefined;
+    if (named) assert.match(notices.join("\n"), named);
+    else assert.deepEqual(notices, []);
+  });
+}
 
 for (const [source, list] of Object.entries(lists)) {
   test(`every key of ${source} is known`, () => {
