@@ -3,7 +3,8 @@ import { test } from "node:test";
 import { loadChatTemplate } from "#src/data/chat.js";
 import { compileTemplate, pythonStrip, strftime } from "#src/data/jinja-shim.js";
 import { createPreparer } from "#src/data/prepare.js";
-import { readPreferenceRow } from "#src/data/rows.js";
+import { readPreferenceRow, readSftRow } from "#src/data/rows.js";
+import { MISTRAL_TEMPLATE } from "#src/data/template-source.js";
 import { fixture } from "../support/paths.js";
 import { dataConfig, dataError, folderOf } from "./support.js";
 
@@ -167,4 +168,127 @@ test("jinja: strftime_now is English and covers what templates use", () => {
   );
   const now = compileTemplate("{{ strftime_now('%Y') }}")({});
   assert.equal(now, String(new Date().getFullYear()));
+});
+
+test("chat: the recipe's template may be a file, from the current directory or the recipe's", async (t) => {
+  const baseDir = await folderOf(t, {
+    "chat/mine.jinja": "{% for m in messages %}{{ m.content ~ eos_token }}{% endfor %}\n",
+  });
+  const row = readPreferenceRow({
+    file: "rows.jsonl",
+    line: 1,
+    value: { prompt: hi, chosen: yo, rejected: yo },
+  });
+  for (const chatTemplate of ["chat/mine.jinja", `${baseDir}/chat/mine.jinja`]) {
+    const preparer = createPreparer(dataConfig({ chatTemplate }), fixture("data", "zephyr"), {
+      baseDir,
+    });
+    assert.equal((await preparer.pair(row)).texts.prompt, "Hi</s>");
+    assert.match((await preparer.templateToSave()) ?? "", /^{% for m in messages %}/);
+  }
+  const missing = createPreparer(
+    dataConfig({ chatTemplate: "nowhere.jinja" }),
+    fixture("data", "zephyr"),
+    { baseDir },
+  );
+  await assert.rejects(
+    missing.pair(row),
+    dataError(
+      /^chat_template: expected a Jinja template \(text with {{ or {%\) or the path of a file with one, found "nowhere\.jinja" and no file at .*nowhere\.jinja or .*nowhere\.jinja$/,
+      /correct the path/,
+    ),
+  );
+  const folder = createPreparer(dataConfig({ chatTemplate: "chat" }), fixture("data", "zephyr"), {
+    baseDir,
+  });
+  await assert.rejects(
+    folder.pair(row),
+    dataError(/^chat_template: .*chat: cannot be read: EISDIR/, /give the path of a text file/),
+  );
+});
+
+test("chat: model paths with mistral in them get the reference's template, for pairs only", async () => {
+  const value = { prompt: hi, chosen: yo, rejected: yo };
+  const row = readPreferenceRow({ file: "rows.jsonl", line: 1, value });
+  const prepared = async (modelName: string, values: Parameters<typeof dataConfig>[0] = {}) => {
+    const preparer = createPreparer(dataConfig(values), fixture("data", "zephyr"), { modelName });
+    const { texts } = await preparer.pair(row);
+    return { ...texts, notices: preparer.notices, saved: await preparer.templateToSave() };
+  };
+  for (const name of ["mistralai/Mistral-7B-Instruct-v0.2", "/models/my-MISTRAL-run"]) {
+    const { prompt, chosen, notices, saved } = await prepared(name);
+    assert.equal(prompt, "[INST] Hi [/INST]");
+    assert.equal(chosen, " Yo </s>");
+    assert.match(notices.join("\n"), /^model_name_or_path has "mistral" in it, so pairs/);
+    assert.match(saved ?? "", /^{{ bos_token }}{%- set system/);
+  }
+  const zephyr = await prepared("alignment-handbook/zephyr-7b-sft-full");
+  assert.equal(zephyr.chosen, "<|assistant|>\nYo</s>\n");
+  assert.equal(zephyr.saved, undefined);
+  const corrected = await prepared("mistral-x", { dataSemantics: "corrected" });
+  assert.equal(corrected.chosen, "Yo</s>");
+  const chatTemplate = "{% for m in messages %}{{ m.role }};{% endfor %}";
+  assert.equal((await prepared("mistral-x", { chatTemplate })).chosen, "assistant;");
+
+  const sft = createPreparer(dataConfig(), fixture("data", "zephyr"), { modelName: "mistral-x" });
+  const messages = { file: "rows.jsonl", line: 1, value: { messages: [...hi, ...yo] } };
+  const { text } = await sft.sequence(readSftRow(messages, "text"));
+  assert.equal(text, "<|system|>\n</s>\n<|user|>\nHi</s>\n<|assistant|>\nYo</s>\n");
+});
+
+test("chat: the reference's template for Mistral puts a system message before the turn behind it", async () => {
+  const render = compileTemplate(MISTRAL_TEMPLATE.source);
+  const rendered = (messages: unknown) => render({ messages, eos_token: "</s>" });
+  const system = { role: "system", content: " Be brief. " };
+  assert.equal(
+    rendered([system, ...hi, ...yo, ...hi]),
+    "[INST] Be brief.\n\nHi [/INST] Yo </s>[INST] Hi [/INST]",
+  );
+  assert.equal(rendered([{ role: "system", content: "" }, ...hi]), "[INST] Hi [/INST]");
+  assert.equal(rendered(yo), " Yo </s>");
+  assert.equal(rendered([...hi, system]), "[INST] Hi [/INST]");
+});
+
+test("chat: corrected semantics: the header belongs to the prompt, one EOS, and what a template cannot do", async () => {
+  const config = { dataSemantics: "corrected", autoInsertEmptySystemMsg: false } as const;
+  const row = { prompt: hi, chosen: yo, rejected: yo };
+  const zephyr = await rendered("zephyr", row, dataConfig(config));
+  assert.deepEqual(zephyr, {
+    prompt: "<|user|>\nHi</s>\n<|assistant|>\n",
+    chosen: "Yo</s>",
+    rejected: "Yo</s>",
+  });
+  // The text that the template writes before any conversation is there once.
+  const qwen = await rendered("qwen2", row, dataConfig(config));
+  assert.equal(
+    qwen.prompt,
+    "<|im_start|>system\nYou help.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+  );
+  assert.equal(qwen.chosen, "Yo<|im_end|>");
+
+  const rewriting =
+    "{% for m in messages %}{{ m.role if loop.last else 'x' }};{{ m.content }};{% endfor %}";
+  await assert.rejects(
+    rendered("zephyr", row, dataConfig({ ...config, chatTemplate: rewriting })),
+    dataError(
+      /^rows\.jsonl:1: prompt: the chat template \(chat_template of the recipe\) writes the prompt in another way once a response follows: "x;Hi;assistant;Yo;" where it has "user;Hi;" without a response$/,
+      /data_semantics: reference/,
+    ),
+  );
+
+  const other =
+    "{% for m in messages %}{{ m.role ~ m.content ~ ';' }}{% endfor %}{% if add_generation_prompt %}bot:{% endif %}";
+  const preparer = createPreparer(
+    dataConfig({ ...config, chatTemplate: other }),
+    fixture("data", "zephyr"),
+  );
+  const read = readPreferenceRow({ file: "rows.jsonl", line: 1, value: row });
+  for (let i = 0; i < 2; i++) {
+    const { texts } = await preparer.pair(read);
+    assert.deepEqual([texts.prompt, texts.chosen], ["userHi;", "assistantYo;"]);
+  }
+  const said = preparer.notices.filter((notice) =>
+    notice.includes("header of the responses is scored"),
+  );
+  assert.equal(said.length, 1);
 });
