@@ -12,12 +12,15 @@ import {
   type MetricRecord,
   type PairRow,
   readLines,
+  runCli,
   runRecipe,
   splitFolder,
   temporaryFolder,
   trajectory,
+  trajectoryRecipe,
   weightBytes,
   withoutTimes,
+  words,
   writeLines,
 } from "./support.js";
 
@@ -311,6 +314,40 @@ test("a metric that the run will not have is refused before any data are read", 
     assert.match(error.hint!, /with or without eval_/);
     return true;
   });
+});
+
+test("sft_loss is a metric where there is an SFT term, and is none elsewhere", async (t) => {
+  const input = await recipe(temporaryFolder(t), { metricForBestModel: "sft_loss", maxSteps: 4 });
+  const { evals, outputDir } = await runRecipe({ ...input, sftWeight: 0.5 });
+  const best = bestOf(evals, "eval_sft_loss", -1);
+  assert.equal(stateOf(outputDir).best_metric, best.eval_sft_loss);
+  await assert.rejects(runRecipe(input), { name: "ConfigError", message: /received "sft_loss"/ });
+});
+
+test("plan refuses such a metric, too; the command line names the place of keys that do not fit together", async (t) => {
+  const { outputDir, datasetMixer } = await recipe(temporaryFolder(t));
+  const common = {
+    dataset_mixer: JSON.stringify(datasetMixer),
+    do_eval: true,
+    eval_strategy: "steps",
+    eval_steps: 2,
+    output_dir: outputDir,
+  };
+  const run = (command: string, changes: object) =>
+    runCli([command, trajectoryRecipe, ...words({ ...common, ...changes })]);
+  const plan = await run("plan", { metric_for_best_model: "accuracy" });
+  assert.equal(plan.code, 2);
+  assert.match(plan.stderr, /metric_for_best_model: expected a metric .* received "accuracy"/);
+  const train = await run("train", {
+    load_best_model_at_end: true,
+    save_strategy: "steps",
+    save_steps: 3,
+  });
+  assert.equal(train.code, 2);
+  assert.match(
+    train.stderr,
+    /--load_best_model_at_end: expected save_steps to be a multiple of eval_steps, received 3 and 2/,
+  );
 });
 
 test("without test rows load_best_model_at_end is refused", async (t) => {

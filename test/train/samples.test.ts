@@ -2,8 +2,10 @@ import assert from "node:assert/strict";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
+import { random32 } from "#src/data/order.js";
 import { loadTokenizer } from "#src/data/tokenizer.js";
 import { type ConfigError, DataError } from "#src/errors.js";
 import { loadModel } from "#src/inference/loaded-model.js";
@@ -12,21 +14,26 @@ import { makePlan } from "#src/train/make-plan.js";
 import type { SampleRecord } from "#src/train/samples.js";
 import { makeTinyModel } from "../model/tiny.js";
 import {
+  checkpointSteps,
   gqaModel,
   readLines,
+  runCli,
   runRecipe,
   splitFolder,
+  startCli,
   temporaryFolder,
   trajectory,
+  trajectoryRecipe,
   weightBytes,
   withoutTimes,
+  words,
   writeLines,
 } from "./support.js";
 
 /** Answers of 1 to 9 words to questions of 1 to 12. */
 function rows(count: number) {
-  const words = (n: number) => Array.from({ length: n }, (_, i) => `word${(7 * n + i) % 10}`);
-  const turn = (role: string, n: number) => ({ role, content: words(n).join(" ") });
+  const text = (n: number) => Array.from({ length: n }, (_, i) => `word${(7 * n + i) % 10}`);
+  const turn = (role: string, n: number) => ({ role, content: text(n).join(" ") });
   return Array.from({ length: count }, (_, i) => {
     const user = turn("user", 1 + (i % 12));
     return {
@@ -217,6 +224,55 @@ test("stopped while it answers, a run writes none of these answers, and all of t
   assert.ok(stops >= 6, `${stops} stops`);
   assert.equal(bytesOf(input.outputDir), bytesOf(whole.outputDir));
   assert.ok(weightBytes(input.outputDir).equals(weightBytes(whole.outputDir)));
+});
+
+test("killed again and again, a run ends with the same samples, best checkpoint and weights", async (t) => {
+  const seed = Number(process.env.SIMPER_TEST_SEED ?? Date.now() % 2 ** 31);
+  t.diagnostic(`SIMPER_TEST_SEED=${seed}`);
+  const next = random32(seed);
+  const folder = temporaryFolder(t);
+  const { modelNameOrPath, datasetMixer } = await recipe(folder);
+  const command = (outputDir: string) => [
+    "train",
+    trajectoryRecipe,
+    ...words({
+      model_name_or_path: modelNameOrPath,
+      dataset_mixer: JSON.stringify(datasetMixer),
+      max_steps: 20,
+      learning_rate: 0.02,
+      do_eval: true,
+      eval_strategy: "steps",
+      eval_steps: 1,
+      save_strategy: "steps",
+      save_steps: 1,
+      save_total_limit: 1,
+      load_best_model_at_end: true,
+      generate_during_eval: true,
+      generate_prompts: 4,
+      generate_max_new_tokens: 6,
+      resume_from_checkpoint: true,
+      output_dir: outputDir,
+    }),
+  ];
+  const expected = path.join(folder, "undisturbed");
+  const whole = await runCli(command(expected));
+  assert.equal(whole.code, 0, whole.stderr);
+  const outputDir = path.join(folder, "killed");
+  for (let kill = 0; kill < 6; kill++) {
+    const run = startCli(command(outputDir));
+    await run.printed(/^eval step \d+/m);
+    await sleep((next() / 2 ** 32) * 250);
+    run.child.kill("SIGKILL");
+    if ((await run.ended).signal === null) break; // finished before the kill came
+  }
+  const { code, stderr } = await runCli(command(outputDir));
+  assert.equal(code, 0, stderr);
+  assert.equal(bytesOf(outputDir), bytesOf(expected));
+  assert.deepEqual(checkpointSteps(outputDir), checkpointSteps(expected));
+  assert.ok(weightBytes(outputDir).equals(weightBytes(expected)));
+  const best = (dir: string) =>
+    JSON.parse(readFileSync(path.join(dir, "trainer_state.json"), "utf8")).best_metric;
+  assert.equal(best(outputDir), best(expected));
 });
 
 test("a run that starts anew leaves no answers of an earlier one", async (t) => {
