@@ -3,14 +3,14 @@ import { parseYamlValue } from "./yaml.js";
 /**
  * What else a value may have been meant as, likeliest first: recipes were written for YAML 1.1 and for
  * parsers that turn text into what a key expects. `"5e-7"` is a number, `yes` a boolean, `train,test` a
- * list, `'{"a": 1}'` a map, one value where a list is expected a list of it.
+ * list, `'{"a": 1}'` a map, one value where a list is expected a list of it, and the other way round.
  *
  * Used only where the value as it stands does not fit its key.
  */
 export function readings(value: unknown): unknown[] {
   if (typeof value === "string") return [...scalars(value), ...collections(value)];
   if (typeof value !== "object" || value === null) return [[value]];
-  if (Array.isArray(value)) return [value.map(asNumber)];
+  if (Array.isArray(value)) return [value.map(asNumber), ...(value.length === 1 ? value : [])];
   return [Object.fromEntries(Object.entries(value).map(([key, item]) => [key, asNumber(item)]))];
 }
 

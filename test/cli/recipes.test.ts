@@ -38,9 +38,9 @@ const small = [
   ...["--max_steps", "2"],
 ];
 
-function run(words: string[]) {
-  // No wandb on this PATH, whatever the machine has.
-  const env = { ...process.env, PATH: path.join(dir, "no-programs") };
+/** Runs the command line with a PATH of one folder; by default an empty one, so without any wandb. */
+function run(words: string[], programs = path.join(dir, "no-programs")) {
+  const env = { ...process.env, PATH: programs };
   return spawnSync(process.execPath, [cli, ...words], { encoding: "utf8", cwd: dir, env });
 }
 
@@ -140,6 +140,36 @@ test("tokenizer_name_or_path: another folder's tokenizer is used, and saved with
     ...["--tokenizer_name_or_path", tokenizer],
   ]);
   assert.match(inspect.stdout, /<\|start_header_id\|>/);
+});
+
+test("a training that fails does not wait for wandb, and one that ends does", () => {
+  const bin = path.join(dir, "bin");
+  mkdirSync(bin);
+  const ended = path.join(dir, "wandb-ended");
+  const linger = (ms: number) => {
+    const program = `#!${process.execPath}
+if (process.argv[3].startsWith("import importlib")) process.exit(0);
+process.stdin.resume().on("end", () => setTimeout(() => {
+  require("node:fs").writeFileSync(${JSON.stringify(ended)}, "");
+}, ${ms}));
+`;
+    writeFileSync(path.join(bin, "python3"), program, { mode: 0o755 });
+  };
+  const recipe = path.join(root, "configs", "quickstart.yaml");
+  const words = [
+    ...["train", recipe, "--dataset_mixer", `{${data}: 1.0}`, "--max_steps", "2"],
+    ...["--do_eval", "false", "--eval_on_start", "false", "--report_to", "wandb"],
+    ...["--output_dir", path.join(dir, "lingering")],
+  ];
+  linger(20_000);
+  const failed = run([...words, "--learning_rate", "1e38", "--warmup_ratio", "0"], bin);
+  assert.notEqual(failed.status, 0);
+  assert.match(failed.stderr, /expected finite numbers/);
+  assert.ok(!existsSync(ended), "the command waited for its reporter");
+  linger(500);
+  const done = run(words, bin);
+  assert.equal(done.status, 0, done.stderr);
+  assert.ok(existsSync(ended), "the command did not wait for what it had to report");
 });
 
 test("save_steps below 1 is a share of the run", () => {

@@ -448,6 +448,7 @@ test("text is read as what its key expects, in the file and on the command line"
     "report_to: none",
     "max_length: '256'",
     "run_name: '7'",
+    "loss_type: [sigmoid]",
   ];
   const { config } = loadRecipe(write(`${minimal}${lines.join("\n")}\n`), [
     "--weight_decay=1e-2",
@@ -468,6 +469,7 @@ test("text is read as what its key expects, in the file and on the command line"
   assert.deepEqual(config.reportTo, "none");
   assert.deepEqual([config.maxLength, config.maxPromptLength], [256, 64]);
   assert.equal(config.runName, "7");
+  assert.equal(config.lossType, "sigmoid");
   assert.equal(config.weightDecay, 0.01);
   assert.equal(config.gradientCheckpointing, true);
   assert.deepEqual(config.datasetMixer, { "a.jsonl": 1, "b.jsonl": 1 });
