@@ -1,18 +1,22 @@
 import assert from "node:assert/strict";
+import { mkdirSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { pathToFileURL } from "node:url";
 import type { RecipeInput } from "#src/config/schema.js";
 import type { DeviceName } from "#src/native/index.js";
+import { makeTinyModel } from "../model/tiny.js";
 import { TEST_DEVICES } from "../ops/harness/devices.js";
 import { root } from "../support/paths.js";
 import {
   type MetricRecord,
+  readLines,
   runRecipe,
   temporaryFolder,
   trajectory,
   weightBytes,
   withoutTimes,
+  writeLines,
 } from "../train/support.js";
 
 // Whole training steps on the CUDA device's kernels, against the CPU device. Head dim 64 takes the kernels for
@@ -107,6 +111,53 @@ for (const device of skip === false ? devices : (["emulated"] as const)) {
       }
     });
   }
+}
+
+for (const device of skip === false ? devices : (["emulated"] as const)) {
+  test(`${device}: a model in training answers as it does on the CPU device, and keeps its best weights`, {
+    skip,
+  }, async (t) => {
+    const folder = temporaryFolder(t);
+    const modelNameOrPath = await makeTinyModel(path.join(folder, "model"));
+    const data = path.join(folder, "data");
+    mkdirSync(data);
+    const turn = (role: string, content: string) => ({ role, content });
+    const rows = Array.from({ length: 6 }, (_, i) => ({
+      chosen: [turn("user", `Say ${i}`), turn("assistant", `It is ${i}.`)],
+      rejected: [turn("user", `Say ${i}`), turn("assistant", "No.")],
+    }));
+    for (const name of ["train", "test"]) writeLines(path.join(data, `${name}.jsonl`), rows);
+    const run = async (name: string, on: DeviceName) => {
+      const changes: Partial<RecipeInput> = {
+        modelNameOrPath,
+        datasetMixer: { [data]: 1 },
+        datasetSplits: ["train", "test"],
+        learningRate: 0.02,
+        maxSteps: 4,
+        doEval: true,
+        evalSteps: 2,
+        saveStrategy: "steps",
+        saveSteps: 2,
+        loadBestModelAtEnd: true,
+        generateDuringEval: true,
+        generatePrompts: 3,
+        generateMaxNewTokens: 5,
+      };
+      const outputDir = path.join(folder, name);
+      const { evals } = await runRecipe({ ...trajectory(changes), outputDir }, { device: on });
+      return { evals, samples: readLines(path.join(outputDir, "samples.jsonl")), outputDir };
+    };
+    const expected = await run("cpu", "cpu");
+    const got = await run("other", device);
+    assert.deepEqual(got.samples, expected.samples);
+    assert.equal(got.samples.length, 6);
+    for (const [i, record] of got.evals.entries()) {
+      near(`evaluation ${i}`, record.eval_loss!, expected.evals[i]!.eval_loss!, [1e-3, 1e-5]);
+    }
+    const { step } = got.evals.reduce((a, b) => (b.eval_loss! < a.eval_loss! ? b : a));
+    const best = path.join(got.outputDir, `checkpoint-${step}`);
+    assert.ok(weightBytes(got.outputDir).equals(weightBytes(best)));
+  });
 }
 
 function near(
