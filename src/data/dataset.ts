@@ -65,13 +65,15 @@ interface Fill {
   /** Prepares one row and keeps it unless it is dropped. */
   readonly add: (row: Parameters<typeof readPreferenceRow>[0]) => Promise<Outcome>;
   readonly unit: "pair" | "sequence";
+  /** What helps where nothing is left to score. */
+  readonly advice: string;
 }
 
 /** Loads a pool; `kept` receives the numbers of the rows that were not dropped. */
 async function fillPool(
   pool: "train" | "test",
   sources: readonly Source[],
-  { add, unit }: Fill,
+  { add, unit, advice }: Fill,
   options: LoadOptions,
   notices: string[],
   kept: number[],
@@ -101,7 +103,7 @@ async function fillPool(
   if (counts.dropped > 0) {
     notices.push(
       `${counts.dropped} ${of} left out: no token to score is left after truncation (first: ` +
-        `${firstDropped}); raise max_length${unit === "pair" ? " or lower max_prompt_length" : ""}`,
+        `${firstDropped}); ${advice}`,
     );
   }
   if (counts.truncated > 0) {
@@ -160,7 +162,7 @@ async function load<Store extends ExampleStore>(
         hint:
           rows === 0
             ? "give a file, or a folder with a file for a train split of dataset_splits, and a fraction above 0"
-            : "raise max_length, or lower max_prompt_length: a response keeps at most max_length - max_prompt_length tokens of a pair that is too long",
+            : train.fill.advice,
       },
     );
   }
@@ -202,7 +204,9 @@ export function loadPreferenceData(
       const identical = sameIds(pair.chosen.ids, pair.rejected.ids);
       return { dropped, truncated: truncated.length > 0, identical };
     };
-    return { store, fill: { add, unit: "pair" } };
+    const cutsPrompts = config.dataSemantics === "reference";
+    const advice = `raise max_length${cutsPrompts ? " or lower max_prompt_length" : ""}`;
+    return { store, fill: { add, unit: "pair", advice } };
   });
 }
 
@@ -219,6 +223,6 @@ export function loadSftData(
       if (!dropped) store.append(sequence, row.where);
       return { dropped, truncated: truncated.length > 0, identical: false };
     };
-    return { store, fill: { add, unit: "sequence" } };
+    return { store, fill: { add, unit: "sequence", advice: "raise max_length" } };
   });
 }

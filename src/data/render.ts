@@ -61,17 +61,56 @@ export function endAtEos(text: string, eos: string | undefined): string {
  * template writes for the prompt with the generation prompt, as in generation; a response is what follows it. An
  * empty system message is inserted only where the template can do with it.
  *
- * Throws `DataError` where a template writes the prompt in another way once a response follows.
+ * Throws `DataError` where a template writes the prompt in another way once a response follows, unless it is only its
+ * system message that moves.
  */
 export function renderCorrected(row: ConversationPair, options: RenderOptions): CorrectedTexts {
   const turns = promptTurns(row, options);
-  if (turns === row.prompt) return renderWhole(row, turns, options);
+  const asGiven = (): CorrectedTexts =>
+    insteadOf(
+      () => renderWhole(row, row.prompt, options),
+      () => renderAfterSystem(row, options),
+    );
+  if (turns === row.prompt) return asGiven();
+  return insteadOf(
+    () => renderWhole(row, turns, options),
+    () => ({ ...asGiven(), withoutSystem: true }),
+  );
+}
+
+/** The first, or the second where the first is a `DataError`; the error is the first one's where both are. */
+function insteadOf<T>(first: () => T, second: () => T | undefined): T {
   try {
-    return renderWhole(row, turns, options);
+    return first();
   } catch (error) {
-    if (!(error instanceof DataError)) throw error;
-    return { ...renderWhole(row, row.prompt, options), withoutSystem: true };
+    const found = error instanceof DataError ? second() : undefined;
+    if (found === undefined) throw error;
+    return found;
   }
+}
+
+/**
+ * For templates that put the system message before the last turn where that is the user's, as Mistral's do: the
+ * prompt as in generation, and the response that follows the same prompt without its system message.
+ */
+function renderAfterSystem(
+  row: ConversationPair,
+  options: RenderOptions,
+): CorrectedTexts | undefined {
+  const [first, ...turns] = row.prompt;
+  if (first?.role !== "system" || turns.length === 0) return undefined;
+  const bare = renderWhole(row, turns, options);
+  const where = `${row.where}: prompt`;
+  const plain = options.template.render(row.prompt, where);
+  const prompt = bare.opened
+    ? options.template.render(row.prompt, where, { addGenerationPrompt: true })
+    : plain;
+  return { ...bare, prompt, opening: openingOf(prompt, plain) };
+}
+
+/** Characters of the generation prompt at the end of a prompt. */
+function openingOf(prompt: string, plain: string): number {
+  return prompt.startsWith(plain) ? prompt.length - plain.length : 0;
 }
 
 function renderWhole(
@@ -105,7 +144,7 @@ function renderWhole(
     prompt,
     chosen: endAtEos(chosen.slice(prompt.length), eos),
     rejected: endAtEos(rejected.slice(prompt.length), eos),
-    opening: prompt.startsWith(plain) ? prompt.length - plain.length : 0,
+    opening: openingOf(prompt, plain),
     opened: prompt === generation,
     withoutSystem: false,
   };

@@ -137,7 +137,10 @@ test("dataset: no pair left is an error that says why", async (t) => {
       filesInOrder({ datasetMixer: { "train.jsonl": 1 }, maxLength: 5, maxPromptLength: 5 }),
       options,
     ),
-    dataError(/^dataset_mixer: all 1 train pairs were left out: no token to score/, /max_length -/),
+    dataError(
+      /^dataset_mixer: all 1 train pairs were left out: no token to score/,
+      /^raise max_length or lower max_prompt_length$/,
+    ),
   );
   await assert.rejects(
     loadPreferenceData(filesInOrder({ datasetMixer: { empty: 1 } }), options),
@@ -217,4 +220,22 @@ test("dataset: the event loop runs while a large file is read", async (t) => {
     clearInterval(timer);
   }
   assert.ok(ticks >= 3, `${ticks} ticks`);
+});
+
+test("dataset: under corrected semantics nobody is told of max_prompt_length", async (t) => {
+  const folder = await folderOf(t, {
+    "train.jsonl": [{ prompt: "a b", chosen: "x", rejected: "y" }],
+  });
+  const config = filesInOrder({
+    datasetMixer: { "train.jsonl": 1 },
+    dataSemantics: "corrected",
+    maxLength: 1,
+  });
+  await assert.rejects(
+    loadPreferenceData(config, { modelDir: zephyr, baseDir: folder, needTest: false }),
+    dataError(
+      /^dataset_mixer: all 1 train pairs were left out: no token to score/,
+      /^raise max_length$/,
+    ),
+  );
 });

@@ -152,6 +152,7 @@ test("inspect: both semantics of a pair, and why one of them refuses it", async 
       turns(system.slice(1)),
       turns(system),
       { ...tokenized, rejected_input_ids: [1, 6], rejected_labels: [-100, 6] },
+      turns([...system.slice(1), ...system.slice(1)]),
     ],
   });
   const config = dataConfig({
@@ -165,7 +166,7 @@ test("inspect: both semantics of a pair, and why one of them refuses it", async 
   const all = await collect(
     inspectPreferenceData(config, { ...options, onNotice: (notice) => notices.push(notice) }),
   );
-  const [first, second, third] = all;
+  const [first, second, third, fourth] = all;
   assert.equal(first?.data_semantics, "reference");
   assert.equal(first?.prompt, "[INST] Hi [/INST]");
   assert.equal(first?.chosen, " Yo </s>");
@@ -174,8 +175,14 @@ test("inspect: both semantics of a pair, and why one of them refuses it", async 
   assert.equal(first.corrected.chosen, " Yo</s>");
   assert.equal(first.corrected.chosen_labels.filter((label) => label === 2).length, 1);
   // The template writes the system message before the last turn, if that is the user's.
-  assert.ok(second?.corrected !== undefined && "error" in second.corrected);
-  assert.match(second.corrected.error, /writes the prompt in another way once a response follows/);
+  assert.ok(second?.corrected !== undefined && "prompt" in second.corrected);
+  assert.equal(second.corrected.prompt, "<s>[INST] Be brief.\n\nHi[/INST]");
+  assert.equal(second.corrected.chosen, " Yo</s>");
+  assert.ok(fourth?.corrected !== undefined && "error" in fourth.corrected);
+  assert.match(
+    fourth.corrected.error,
+    /refuses the messages \(user, user, assistant\): Turns must/,
+  );
   assert.equal(third?.corrected, undefined);
   assert.match(notices.join("\n"), /has "mistral" in it, so pairs are rendered by the reference's/);
 
