@@ -35,11 +35,12 @@ export function createJsonlReporter(): Reporter {
   const append = (record: StepRecord | EvalRecord): void =>
     guarded(() => appendFileSync(file, `${JSON.stringify(record)}\n`));
   return {
-    start({ outputDir, resumedStep }) {
+    start({ outputDir, resumedStep, evaluatedStep = resumedStep }) {
       file = path.join(outputDir, "metrics.jsonl");
       guarded(() => {
         mkdirSync(outputDir, { recursive: true });
-        cutMetrics(file, resumedStep > 0 ? resumedStep : -1);
+        if (resumedStep > 0) cutMetrics(file, resumedStep, evaluatedStep);
+        else cutMetrics(file, -1);
       });
     },
     step: append,
@@ -59,17 +60,20 @@ export function createJsonlReporter(): Reporter {
 }
 
 /**
- * Keeps the records up to and including `step`; later ones and lines that are no record (torn by a crash)
+ * Keeps the records up to and including `step`, of evaluations up to `evaluatedStep`; later ones and lines that are no record (torn by a crash)
  * go. Nothing changes on disk when nothing has to go.
  */
-export function cutMetrics(file: string, step: number): void {
+export function cutMetrics(file: string, step: number, evaluatedStep = step): void {
   if (!existsSync(file)) return;
   // A device may be read without end.
   if (!statSync(file).isFile()) throw new Error("expected a file, found a folder or device");
   const text = readFileSync(file, "utf8");
   const kept = text
     .split("\n")
-    .filter((line) => stepOf(line) <= step)
+    .filter((line) => {
+      const record = recordOf(line);
+      return record && record.step <= (record.evaluation ? evaluatedStep : step);
+    })
     .map((line) => `${line}\n`)
     .join("");
   if (kept === text) return;
@@ -89,12 +93,13 @@ export function cutMetrics(file: string, step: number): void {
   }
 }
 
-/** The step a line belongs to; a line that is no record belongs to none. */
-function stepOf(line: string): number {
+/** The step a line belongs to, and what it is of; undefined where it is no record. */
+function recordOf(line: string): { step: number; evaluation: boolean } | undefined {
   try {
-    const step: unknown = (JSON.parse(line) as { step?: unknown } | null)?.step;
-    return typeof step === "number" ? step : Number.POSITIVE_INFINITY;
+    const record = JSON.parse(line) as { step?: unknown; eval_loss?: unknown } | null;
+    if (typeof record?.step !== "number") return undefined;
+    return { step: record.step, evaluation: record.eval_loss !== undefined };
   } catch {
-    return Number.POSITIVE_INFINITY;
+    return undefined;
   }
 }

@@ -63,6 +63,8 @@ export interface RunInfo {
   readonly totalSteps: number;
   /** Step of the checkpoint that it goes on from; 0: none. */
   readonly resumedStep: number;
+  /** The last step whose evaluation that checkpoint has (-1: none): it may have been written before its own. */
+  readonly evaluatedStep?: number;
   /** Passes over the training data. */
   readonly numTrainEpochs: number;
   /** Optimizer steps between two lines on the console. */

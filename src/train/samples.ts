@@ -152,13 +152,14 @@ export function samplesFile(outputDir: string): string {
 }
 
 /**
- * Leaves the answers up to the step that a run goes on from (0: anew, none), as `metrics.jsonl` is cut.
+ * Leaves the answers up to `evaluatedStep`, the last step that the checkpoint of a resumed run has an evaluation
+ * of (-1: none, or the run starts anew).
  * @throws CheckpointError when the file cannot be written.
  */
-export function cutSamples(outputDir: string, step: number): void {
+export function cutSamples(outputDir: string, evaluatedStep: number): void {
   const file = samplesFile(outputDir);
   try {
-    cutMetrics(file, step > 0 ? step : -1);
+    cutMetrics(file, evaluatedStep);
   } catch (error) {
     throw writeError(file, error);
   }

@@ -156,12 +156,13 @@ async function trainLocked(
     const asked = recipeReporters(config, tell, { ...config });
     const reporters = [...(options.reporters ?? []), ...asked.reporters];
     const reporter = combineReporters([...reporters, trainerState, callbacks]);
-    cutSamples(config.outputDir, from.step);
+    cutSamples(config.outputDir, from.evaluatedStep);
     reporter.start({
       runName: config.runName,
       outputDir: config.outputDir,
       totalSteps: plan.totalSteps,
       resumedStep: from.step,
+      evaluatedStep: from.evaluatedStep,
       numTrainEpochs: config.numTrainEpochs,
       loggingSteps: wholeSteps(config.loggingSteps, plan.totalSteps),
       evalSteps: wholeSteps(config.evalSteps, plan.totalSteps),

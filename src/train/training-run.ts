@@ -62,7 +62,7 @@ export interface RunOutcome {
   readonly examples: number;
   /** Stopped before its last step was done and evaluated. */
   readonly interrupted: boolean;
-  /** The step whose weights output_dir has, when it was not. */
+  /** The step whose weights output_dir has; -1: none yet, the run was stopped. */
   readonly resultStep: number;
 }
 

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,7 +7,7 @@ import { defineConfig } from "#src/config/load.js";
 import type { RecipeInput } from "#src/config/schema.js";
 import { random32 } from "#src/data/order.js";
 import { loadTokenizer } from "#src/data/tokenizer.js";
-import { type ConfigError, DataError } from "#src/errors.js";
+import { ConfigError, DataError } from "#src/errors.js";
 import { loadModel } from "#src/inference/loaded-model.js";
 import { Device } from "#src/native/index.js";
 import { makePlan } from "#src/train/make-plan.js";
@@ -226,6 +226,29 @@ test("stopped while it answers, a run writes none of these answers, and all of t
   assert.ok(weightBytes(input.outputDir).equals(weightBytes(whole.outputDir)));
 });
 
+test("an evaluation that is made up for leaves its records once, even where the run is killed before it saves again", async (t) => {
+  const folder = temporaryFolder(t);
+  const input = await recipe(folder);
+  const whole = await runRecipe({ ...input, outputDir: path.join(folder, "whole") });
+  const interruption = new AbortController();
+  const stop = ({ step }: { step: number }) => (step === 4 ? interruption.abort() : undefined);
+  // The record of step 4 is told before its evaluation, which then gives up.
+  await runRecipe(input, { watch: { step: stop }, signal: interruption.signal });
+  const checkpoint = path.join(input.outputDir, "checkpoint-4");
+  const state = JSON.parse(readFileSync(path.join(checkpoint, "run_state.json"), "utf8"));
+  assert.deepEqual([state.step, state.evaluatedStep], [4, 2]);
+  const kept = path.join(folder, "kept");
+  cpSync(checkpoint, kept, { recursive: true });
+  for (let again = 0; again < 2; again++) {
+    const resumed = await runRecipe({ ...input, resumeFromCheckpoint: checkpoint });
+    assert.deepEqual(withoutTimes(resumed.records), withoutTimes(whole.records));
+    assert.equal(bytesOf(input.outputDir), bytesOf(whole.outputDir));
+    // As it was after a kill: both files go on beyond the checkpoint, which knows nothing of its evaluation.
+    rmSync(checkpoint, { recursive: true });
+    cpSync(kept, checkpoint, { recursive: true });
+  }
+});
+
 test("killed again and again, a run ends with the same samples, best checkpoint and weights", async (t) => {
   const seed = Number(process.env.SIMPER_TEST_SEED ?? Date.now() % 2 ** 31);
   t.diagnostic(`SIMPER_TEST_SEED=${seed}`);
@@ -351,6 +374,21 @@ test("generate_during_eval without a tokenizer, test rows or prompts is refused 
       DataError,
       /^generate_during_eval: expected pairs with a prompt in the test split, found none$/,
       /give the rows a prompt/,
+    ),
+  );
+});
+
+test("an answer that the model's rope scaling does not reach is refused before training", async (t) => {
+  const folder = temporaryFolder(t);
+  const dynamic = { rope_type: "dynamic", factor: 2 };
+  const extra = { max_position_embeddings: 128, rope_scaling: dynamic };
+  const input = await recipe(folder, { generateMaxNewTokens: 200 }, extra);
+  await assert.rejects(
+    runRecipe(input),
+    failure(
+      ConfigError,
+      /^a prompt of the test split and generate_max_new_tokens: expected at most 128 tokens/,
+      /./,
     ),
   );
 });
