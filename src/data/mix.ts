@@ -135,7 +135,9 @@ function configsOf(
   names: readonly string[],
   configs: readonly string[] | null | undefined,
 ): (string | undefined)[] {
-  if (configs === undefined || configs === null) return names.map(() => undefined);
+  if (configs === undefined || configs === null || configs.length === 0) {
+    return names.map(() => undefined);
+  }
   if (configs.length !== names.length) {
     throw new DataError(
       `dataset_configs: expected one for each of the ${names.length} data sets of dataset_mixer ` +

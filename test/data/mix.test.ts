@@ -152,6 +152,8 @@ test("mix: a configuration is a sub-folder of its data set", async (t) => {
     train: [10, 40],
     test: [],
   });
+  // An empty list says nothing, as in the reference.
+  assert.deepEqual(await read(folder, { a: 1 }, splits, []), { train: [20], test: [] });
   const { notices } = await resolveMix(
     { datasetMixer: { c: 1 }, datasetSplits: splits, datasetConfigs: ["all"] },
     folder,
