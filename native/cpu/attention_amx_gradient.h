@@ -194,16 +194,25 @@ class Gradient {
     multiply<Into::kSet>(dp_, kKeys, q.d_o + r * q.width, q.width, keys.v_transposed, kKeys,
                          q.width, columns);
     const bool masked = Seen(q, keys, band, r).end < columns || Seen(q, keys, band, last).first > 0;
+    if (masked) return weigh<true>(q, keys, band, r, chunk, columns);
+    weigh<false>(q, keys, band, r, chunk, columns);
+  }
+
+  // p = exp(s − lse) and ds = p∘(dp − delta), rounded.
+  template <bool kMasked>
+  void weigh(const Queries& q, const Keys& keys, const Band& band, int64_t r, int64_t chunk,
+             int64_t columns) {
     for (int64_t i = 0; i < kBlock; i += 2) {
       const int64_t pairs = (r + i - chunk) / 2 * kKeys;
+      Seen seen[2];
+      for (int64_t j = 0; kMasked && j < 2; ++j) seen[j] = Seen(q, keys, band, r + i + j);
       for (int64_t key = 0; key < columns; key += kLanes) {
         VecU16 p[2], ds[2];
         for (int64_t j : {0, 1}) {
           const int64_t row = r + i + j, at = (i + j) * kKeys + key;
           Vec probability = exp(load(s_ + at) * scale_ - q.lse[row]);
-          if (masked) {
-            const Seen own(q, keys, band, row);
-            probability = keep_visible(probability, key, own.first, own.end, 0.0f);
+          if constexpr (kMasked) {
+            probability = keep_visible(probability, key, seen[j].first, seen[j].end, 0.0f);
           }
           p[j] = round_to_bf16(probability);
           ds[j] = round_to_bf16(probability * (load(dp_ + at) - q.delta[row]));

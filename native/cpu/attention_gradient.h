@@ -27,7 +27,8 @@ struct KeyRange {
 
 // The keys [first, end) of a tile that row r sees; none of them if end <= 0 or first >= count.
 struct Seen {
-  int64_t first, end;
+  int64_t first = 0, end = kKeys;
+  Seen() = default;
   Seen(const QueryRange& q, const KeyRange& keys, const Band& band, int64_t r)
       : first(band.first + r / q.heads), end(std::min(keys.count, band.end + r / q.heads)) {}
 };
@@ -159,7 +160,7 @@ class F32Gradient {
         Seen(q, keys, band, r).end < vecs * kLanes || Seen(q, keys, band, last).first > 0;
     for (int64_t i = 0; i < kRows; ++i, p += kKeys, ds += kKeys) {
       const Vec lse = splat(q.lse[r + i]), delta = splat(q.delta[r + i]);
-      const Seen own(q, keys, band, r + i);
+      const Seen own = masked ? Seen(q, keys, band, r + i) : Seen();
       for (int64_t v = 0; v < vecs; ++v) {
         Vec probability = exp(load(p + v * kLanes) - lse);
         if (masked) probability = keep_visible(probability, v * kLanes, own.first, own.end, 0.0f);
