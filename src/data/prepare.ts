@@ -5,6 +5,7 @@ import { type DataConfig, DEFAULT_MAX_LENGTH, DEFAULT_MAX_PROMPT_LENGTH } from "
 import {
   isMistralPath,
   MISTRAL_TEMPLATE,
+  mistralTemplateToSave,
   recipeTemplate,
   type TemplateSource,
 } from "./template-source.js";
@@ -185,9 +186,8 @@ export function createPreparer(
     async templateToSave() {
       if (used === undefined) return (await ofRecipe())?.source;
       if (used.isModels) return undefined;
-      // Trained pairs have a BOS that this template does not write: in generation nobody else would.
       if (used.source !== MISTRAL_TEMPLATE.source) return used.source;
-      return (await tokenizer()).bos === null ? used.source : `{{ bos_token }}${used.source}`;
+      return mistralTemplateToSave(await tokenizer());
     },
     async pair(row) {
       if (row.kind === "tokens")

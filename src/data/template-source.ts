@@ -1,7 +1,7 @@
 import { readFile } from "node:fs/promises";
 import path from "node:path";
 import { DataError } from "../errors.js";
-import { readJsonObject } from "./tokenizer.js";
+import { readJsonObject, type Tokenizer } from "./tokenizer.js";
 
 /** The text of a chat template, and where it came from, for error messages. */
 export interface TemplateSource {
@@ -42,6 +42,21 @@ export const MISTRAL_TEMPLATE: TemplateSource = {
   ].join(""),
   origin: "the reference's template for Mistral",
 };
+
+/**
+ * The template for Mistral with what the trainer puts before a prompt: BOS, and the space that some tokenizers put before
+ * a text but not behind a special token. In generation nobody else would write them.
+ */
+export function mistralTemplateToSave(tokenizer: Tokenizer): string {
+  const { bos } = tokenizer;
+  if (bos === null) return MISTRAL_TEMPLATE.source;
+  const encode = (text: string): string =>
+    tokenizer.encode(text, { addSpecialTokens: false }).join(" ");
+  const trained = `${bos.id} ${encode("[INST]")}`;
+  const needsSpace =
+    encode(`${bos.text}[INST]`) !== trained && encode(`${bos.text} [INST]`) === trained;
+  return `{{ bos_token${needsSpace ? " ~ ' '" : ""} }}${MISTRAL_TEMPLATE.source}`;
+}
 
 /** True for a `model_name_or_path` that the reference gives its Mistral template. */
 export function isMistralPath(name: string): boolean {

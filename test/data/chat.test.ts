@@ -292,3 +292,29 @@ test("chat: corrected semantics: the header belongs to the prompt, one EOS, and 
   );
   assert.equal(said.length, 1);
 });
+
+test("chat: rendered by the saved template, a prompt has the ids that pairs were trained with", async () => {
+  const turns = [...hi, ...yo, { role: "user", content: " And? " }];
+  const row = readPreferenceRow({
+    file: "rows.jsonl",
+    line: 1,
+    value: { prompt: turns, chosen: yo, rejected: hi },
+  });
+  // The first puts a space before a text, but not behind BOS; the others treat both alike.
+  for (const model of ["mistral", "zephyr", "llama3"]) {
+    const preparer = createPreparer(dataConfig({ maxLength: 512 }), fixture("data", model), {
+      modelName: "mistral-x",
+    });
+    const { ids, labels } = (await preparer.pair(row)).pair.chosen;
+    const trained = Array.from(
+      ids.subarray(
+        0,
+        labels.findIndex((label) => label !== -100),
+      ),
+    );
+    const tokenizer = await preparer.tokenizer();
+    const render = compileTemplate((await preparer.templateToSave()) ?? "");
+    const text = render({ messages: turns, ...tokenizer.specialTokens });
+    assert.deepEqual(tokenizer.encode(text, { addSpecialTokens: false }), trained, model);
+  }
+});
