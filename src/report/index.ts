@@ -19,4 +19,9 @@ export {
   type StepRecord,
 } from "./records.js";
 export { createTensorboardReporter } from "./tensorboard.js";
-export { type Best, createTrainerState, type TrainerState } from "./trainer-state.js";
+export {
+  type Best,
+  createTrainerState,
+  type TrainerState,
+  unloggedSteps,
+} from "./trainer-state.js";

@@ -25,6 +25,7 @@ export function createLogReporter(sink: LogSink): Reporter {
   return {
     start(info) {
       run = info;
+      for (const record of info.unloggedSteps ?? []) window.add(record);
       sink.open(info);
     },
     step(record: StepRecord) {

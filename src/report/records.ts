@@ -73,6 +73,8 @@ export interface RunInfo {
   readonly evalSteps: number;
   /** Optimizer steps between checkpoints. */
   readonly saveSteps: number;
+  /** Steps of the checkpoint that it goes on from, after the last that was logged: they belong to the next line. */
+  readonly unloggedSteps?: readonly StepRecord[];
   /** The recipe's per_device_train_batch_size. */
   readonly perDeviceTrainBatchSize: number;
   /** Floating-point operations for a token, forward and backward; absent: not counted. */

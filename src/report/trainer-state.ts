@@ -125,6 +125,12 @@ export function createTrainerState(earlier?: string, best?: Best): TrainerState 
   };
 }
 
+/** The steps after the last logged line, from the content of a checkpoint's `trainer_state.json`. */
+export function unloggedSteps(earlier: string | undefined): readonly StepRecord[] {
+  if (earlier === undefined) return [];
+  return (JSON.parse(earlier) as Saved).stateful_callbacks[PENDING]?.attributes.steps ?? [];
+}
+
 /** The fields of transformers' TrainerState, which refuses others. */
 interface Saved {
   best_metric: number | null;

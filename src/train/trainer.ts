@@ -14,6 +14,7 @@ import {
   type RunSummary,
   recipeReporters,
   type StepRecord,
+  unloggedSteps,
 } from "../report/index.js";
 import { type BestRule, bestBefore, bestRule, describeRule } from "./best-model.js";
 import { describeEnvironment } from "./environment.js";
@@ -167,6 +168,7 @@ async function trainLocked(
       loggingSteps: wholeSteps(config.loggingSteps, plan.totalSteps),
       evalSteps: wholeSteps(config.evalSteps, plan.totalSteps),
       saveSteps: wholeSteps(config.saveSteps, plan.totalSteps),
+      unloggedSteps: unloggedSteps(checkpoint?.trainerState),
       perDeviceTrainBatchSize: config.perDeviceTrainBatchSize,
       // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
       flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),

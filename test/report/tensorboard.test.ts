@@ -5,7 +5,14 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { CheckpointError } from "#src/errors.js";
 import { encodeEvent } from "#src/report/event.js";
-import { createTensorboardReporter, recipeReporters } from "#src/report/index.js";
+import {
+  combineReporters,
+  createTensorboardReporter,
+  createTrainerState,
+  type Reporter,
+  recipeReporters,
+  unloggedSteps,
+} from "#src/report/index.js";
 import { runFolder } from "#src/report/tensorboard.js";
 import { crc32c, tfRecord } from "#src/report/tfrecord.js";
 import { readEvents } from "./event-file.js";
@@ -80,6 +87,34 @@ test("tensorboard: means over logging_steps and every evaluation, under transfor
   });
   assert.equal(six!["train/loss"], Math.fround(-0.055));
   assert.deepEqual(end, { "train/train_runtime": 2.5 });
+});
+
+test("tensorboard: a resumed run goes on with the means of an uninterrupted one", () => {
+  const events = (folders: string[]) =>
+    folders
+      .flatMap((folder) => readdirSync(folder).map((name) => path.join(folder, name)))
+      .flatMap((file) => readEvents(file))
+      .filter(({ scalars }) => "train/loss" in scalars)
+      .map(({ step, scalars }) => [step, scalars["train/loss"], scalars["train/rewards/margins"]]);
+  const steps = (reporter: Reporter, from: number, to: number) => {
+    for (let step = from; step <= to; step++) reporter.step(record(step));
+  };
+  const whole = fresh();
+  const uninterrupted = createTensorboardReporter(whole);
+  uninterrupted.start(run("unused"));
+  steps(uninterrupted, 1, 10);
+  for (const at of [4, 6, 7]) {
+    const [before, after] = [fresh(), fresh()];
+    const state = createTrainerState();
+    const first = combineReporters([createTensorboardReporter(before), state]);
+    first.start(run("unused"));
+    steps(first, 1, at);
+    const second = createTensorboardReporter(after);
+    second.start({ ...run("unused", at), unloggedSteps: unloggedSteps(state.toJson()) });
+    steps(second, at + 1, 10);
+    assert.deepEqual(events([before, after]), events([whole]), `resumed after step ${at}`);
+  }
+  assert.deepEqual(unloggedSteps(undefined), []);
 });
 
 test("tensorboard: what is reported is in the file at once, whole, and a second run has its own", () => {
