@@ -72,21 +72,25 @@ const { config } = defineConfig({
   maxPromptLength: 32,
 });
 const preparer = createPreparer(config, modelDir);
+const corrected = createPreparer({ ...config, dataSemantics: "corrected" }, modelDir);
+
+/** @param {string} task @param {import("#src/data/formats/index.js").RawRow} row */
+function prepare(task, row) {
+  if (task === "text") return preparer.sequence(readSftRow(row, "text"));
+  return (task === "pairs" ? preparer : corrected).pair(readPreferenceRow(row));
+}
 
 export async function run(file) {
   let accepted = 0;
   for (const read of [readJsonl, readJson]) {
-    for (const task of ["pairs", "text"]) {
+    for (const task of ["pairs", "corrected", "text"]) {
       const refused = await refusal(async () => {
         const members = [];
         for await (const row of read(file)) {
-          const prepared =
-            task === "pairs"
-              ? await preparer.pair(readPreferenceRow(row))
-              : await preparer.sequence(readSftRow(row, "text"));
+          const prepared = await prepare(task, row);
           if (!prepared.dropped) members.push(prepared.pair ?? prepared.sequence);
         }
-        const pack = task === "pairs" ? packPairs : packSequences;
+        const pack = task === "text" ? packSequences : packPairs;
         const options = { maxTokens: 1 << 20, prefixSharing: true, where: (i) => `row ${i}` };
         for (const batch of pack(members, options)) assert.ok(batch.tokens.length > 0);
       });
