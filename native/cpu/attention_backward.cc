@@ -168,9 +168,12 @@ struct Backward {
     keys.clear();
     for (int64_t i = family.query_first; i < family.query_last; ++i) {
       const QueryTile& seeing = work.queries[i];
-      if (!seeing.sees_own(key_tile) && !seeing.sees_prefix(key_tile)) continue;
+      const bool in_prefix = seeing.sees_prefix(key_tile), in_own = seeing.sees_own(key_tile);
+      if (!in_prefix && !in_own) continue;
       load_queries(queries, seeing, kv);
-      gradient.add(queries, keys, work.band(seeing, tile, seeing.sees_own(key_tile)), false, true);
+      // Both, where a prefix lies inside its own segment.
+      if (in_prefix) gradient.add(queries, keys, work.band(seeing, tile, false), false, true);
+      if (in_own) gradient.add(queries, keys, work.band(seeing, tile, true), false, true);
     }
     store_keys(keys, tile, kv);
   }

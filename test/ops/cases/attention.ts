@@ -74,6 +74,15 @@ const OTHERS: readonly { layout: Layout; heads: Heads }[] = [
     },
     heads: { H: 4, K: 2, D: 16, dtype: "f32" },
   },
+  // A prefix inside its own segment: its keys count twice, and get both gradients.
+  {
+    layout: {
+      name: "prefix inside its segment",
+      T: 150,
+      segments: [{ start: 0, end: 150, prefixStart: 10, prefixEnd: 90 }],
+    },
+    heads: { H: 2, K: 1, D: 16, dtype: "f32" },
+  },
   // The order of the table says nothing about the order of the rows.
   {
     layout: {
