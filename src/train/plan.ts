@@ -51,7 +51,9 @@ export interface RunPlan {
   readonly totalBytes: number;
   /** Largest sizes of a micro-batch. */
   readonly limits: BatchLimits;
-  /** Pairs or sequences of an optimizer step. */
+  /** The processes that share the run; the table is that of one of them. */
+  readonly ranks: RankCounts;
+  /** Pairs or sequences of an optimizer step, over all ranks. */
   readonly examplesPerStep: number;
   /** Optimizer steps of one pass over the data. */
   readonly stepsPerEpoch: number;
@@ -93,6 +95,33 @@ export interface AvailableMemory {
   readonly device?: number | undefined;
 }
 
+/** How many processes share a run. */
+export interface RankCounts {
+  /** In all. */
+  readonly size: number;
+  /** On this machine, whose memory they divide. */
+  readonly localSize: number;
+}
+
+const ONE_RANK: RankCounts = { size: 1, localSize: 1 };
+
+/** What a run is planned for besides its recipe and its data. */
+export interface PlanOptions {
+  /** Default: one process. */
+  readonly ranks?: RankCounts;
+  /** Tokens per micro-batch of the checkpoint that a run goes on from. */
+  readonly tokens?: number | undefined;
+  /** Examples per optimizer step of that checkpoint. Default: what the recipe says, times the ranks. */
+  readonly examplesPerStep?: number | undefined;
+}
+
+/** A plan, and what it breaks. */
+export interface DraftPlan {
+  readonly plan: RunPlan;
+  /** Why the run cannot be started here; undefined where it fits. */
+  readonly shortage: MemoryError | undefined;
+}
+
 /** Blocks of the model in the store's order: layers, then the edge. */
 export function modelBlocks(shape: ModelShape): BlockSpec[] {
   const family = familyOf(shape);
@@ -104,7 +133,6 @@ export function modelBlocks(shape: ModelShape): BlockSpec[] {
  * Plans memory and steps of a run: a pure function of the recipe, the model, the data's lengths and the
  * machine's memory.
  *
- * @param keep tokens per micro-batch of the checkpoint that a run goes on from.
  * @throws MemoryError with the largest lines when the run does not fit.
  */
 export function planRun(
@@ -112,9 +140,23 @@ export function planRun(
   shape: ModelShape,
   train: DataFacts,
   test: DataFacts,
-  { machine = machineMemory(), device }: AvailableMemory = {},
-  keep?: number,
+  memory: AvailableMemory = {},
+  options: PlanOptions = {},
 ): RunPlan {
+  const { plan, shortage } = draftPlan(config, shape, train, test, memory, options);
+  if (shortage) throw shortage;
+  return plan;
+}
+
+/** As {@link planRun}; a run that does not fit has its smallest plan and the reason. */
+export function draftPlan(
+  config: Config,
+  shape: ModelShape,
+  train: DataFacts,
+  test: DataFacts,
+  { machine = machineMemory(), device }: AvailableMemory = {},
+  { ranks = ONE_RANK, tokens: keep, examplesPerStep: kept }: PlanOptions = {},
+): DraftPlan {
   const [enoughTokens, logitsBytes] =
     device === undefined ? [ENOUGH_TOKENS, LOGITS_BYTES] : [GPU_ENOUGH_TOKENS, GPU_LOGITS_BYTES];
   const longestSequence = Math.max(1, train.longestSequence, test.longestSequence);
@@ -125,7 +167,7 @@ export function planRun(
     samples.positions,
     "a prompt of the test split and generate_max_new_tokens",
   );
-  const examplesPerStep = config.perDeviceTrainBatchSize * config.gradientAccumulationSteps;
+  const examplesPerStep = kept ?? recipeExamplesPerStep(config, ranks.size);
   const longest = [...train.computedTokens, ...test.computedTokens].reduce(
     (a, b) => Math.max(a, b),
     1,
@@ -147,13 +189,15 @@ export function planRun(
       lines,
       totalBytes: lines.reduce((sum, line) => sum + line.bytes, 0),
       limits,
+      ranks,
       examplesPerStep,
       stepsPerEpoch: stepsPerEpoch(steps),
       totalSteps,
       warmupSteps: warmupLength(scheduleOptions(config, totalSteps)),
     };
   };
-  const fits = (plan: RunPlan) => memoryLimits(plan, machine, device).every(({ fits }) => fits);
+  const share = machine / ranks.localSize;
+  const fits = (plan: RunPlan) => memoryLimits(plan, share, device).every(({ fits }) => fits);
   let plan: RunPlan;
   const wanted = keep ?? config.maxTokensPerMicroBatch;
   if (wanted) {
@@ -166,9 +210,13 @@ export function planRun(
       plan = withTokens(tokens);
     }
   }
-  const broken = memoryLimits(plan, machine, device).find(({ fits }) => !fits);
-  if (broken) throw doesNotFit(broken, config);
-  return plan;
+  const broken = memoryLimits(plan, share, device).find(({ fits }) => !fits);
+  return { plan, shortage: broken && doesNotFit(broken, config) };
+}
+
+/** Pairs or sequences of an optimizer step on `size` ranks, as the recipe says. */
+export function recipeExamplesPerStep(config: Config, size: number): number {
+  return config.perDeviceTrainBatchSize * config.gradientAccumulationSteps * size;
 }
 
 /** The schedule of a run of `totalSteps` steps. */

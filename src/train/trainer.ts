@@ -103,7 +103,7 @@ async function trainLocked(
     : undefined;
   const kept = checkpoint?.state.maxTokens;
   const memory = { device: freeDeviceMemory(device) };
-  const plan = planRun(config, shape, data.train, data.test, memory, kept);
+  const plan = planRun(config, shape, data.train, data.test, memory, { tokens: kept });
   const settings = {
     format: 1,
     seed: config.seed,
