@@ -86,3 +86,25 @@ export class AddonError extends SimperError {
     super("Addon", message, options);
   }
 }
+
+/** What a {@link CommError} can be given besides message, hint and cause. */
+export type CommDetails = ErrorDetails & {
+  /** The rank whose failure this is about. */
+  rank?: number | undefined;
+  /** Another rank prints it, so that a failure of one is not told once by each. */
+  reported?: boolean | undefined;
+};
+
+/** Another process of the run that failed, hung, was lost or disagrees; or communication that did not come about. */
+export class CommError extends SimperError {
+  /** The rank that failed first, where that is known. */
+  readonly rank: number | undefined;
+  /** Whether another rank has told the user already. */
+  readonly reported: boolean;
+
+  constructor(message: string, options: CommDetails = {}) {
+    super("Comm", message, options);
+    this.rank = options.rank;
+    this.reported = options.reported ?? false;
+  }
+}
