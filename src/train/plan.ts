@@ -3,7 +3,7 @@ import { totalmem } from "node:os";
 import { STAGING_BYTES } from "../checkpoint/weights.js";
 import type { Config } from "../config/schema.js";
 import { createOrder, stepCount, stepsPerEpoch } from "../data/order.js";
-import { packLengths } from "../data/pack.js";
+import { packRanks } from "../data/pack-ranks.js";
 import { MemoryError } from "../errors.js";
 import { losses } from "../loss/index.js";
 import {
@@ -55,6 +55,8 @@ export interface RunPlan {
   readonly ranks: RankCounts;
   /** Pairs or sequences of an optimizer step, over all ranks. */
   readonly examplesPerStep: number;
+  /** Micro-batches of a rank in an optimizer step, empty ones included: the mean of the run, and the most. */
+  readonly slots: { readonly mean: number; readonly most: number };
   /** Optimizer steps of one pass over the data. */
   readonly stepsPerEpoch: number;
   /** Optimizer steps of the run. */
@@ -78,7 +80,7 @@ const PROCESS_BYTES = 96e6;
 const ENOUGH_TOKENS = 2048;
 /** Largest logits workspace taken by default. */
 const LOGITS_BYTES = 128 << 20;
-/** Examples evaluated per round trip, at least. */
+/** Examples evaluated per round trip and rank, at least. */
 const EVAL_EXAMPLES = 64;
 /** Share of the machine's memory that a plan may fill. */
 const USABLE = 0.85;
@@ -174,13 +176,15 @@ export function draftPlan(
   );
   const steps = { count: train.count, perStep: examplesPerStep };
   const totalSteps = stepCount(steps, config);
-  const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps);
+  const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps, ranks.size);
   const withTokens = (cap: number): RunPlan => {
     // Just what the fullest micro-batch needs; a resumed run keeps the tokens of its checkpoint.
-    const tokens = keep ?? roundTokens(fullestBatch(rounds(), cap).tokens);
+    const tokens = keep ?? roundTokens(packAll(rounds(), cap, ranks.size).fullest.tokens);
     // Packed again with the limit the run will use: another limit can fill batches otherwise.
-    const fullest = { ...fullestBatch(rounds(), tokens), tokens };
-    const given = batchLimits(config, shape, fullest, logitsBytes, examplesPerStep, train, test);
+    const { fullest, slots } = packAll(rounds(), tokens, ranks.size);
+    const most = { ...fullest, tokens };
+    const stepExamples = Math.max(examplesPerStep, test.count > 0 ? evalRound(ranks.size) : 0);
+    const given = batchLimits(config, shape, most, logitsBytes, stepExamples, train, test);
     const limits = { ...given, positions: Math.max(given.positions, samples.positions) };
     const rows = sampleBatches(samples, limits).cacheRows;
     const lines = memoryLines(config, shape, limits, train.bytes + test.bytes, rows);
@@ -191,6 +195,7 @@ export function draftPlan(
       limits,
       ranks,
       examplesPerStep,
+      slots,
       stepsPerEpoch: stepsPerEpoch(steps),
       totalSteps,
       warmupSteps: warmupLength(scheduleOptions(config, totalSteps)),
@@ -247,7 +252,7 @@ function batchLimits(
   shape: ModelShape,
   fullest: BatchCounts,
   logitsBytes: number,
-  examplesPerStep: number,
+  stepExamples: number,
   train: DataFacts,
   test: DataFacts,
 ): BatchLimits {
@@ -256,7 +261,7 @@ function batchLimits(
     tokens: fullest.tokens,
     scored: fullest.scored,
     examples: fullest.examples,
-    stepExamples: Math.max(examplesPerStep, test.count > 0 ? EVAL_EXAMPLES : 0),
+    stepExamples,
     groupRows: Math.max(32, Math.min(groupRows, Math.ceil(fullest.scored / 32) * 32)),
     positions: Math.max(1, train.longestSequence, test.longestSequence),
     pairs: losses[config.lossType].examples === "pairs",
@@ -267,6 +272,8 @@ function batchLimits(
 interface Round {
   readonly facts: DataFacts;
   readonly members: Int32Array;
+  /** An optimizer step, not a round of an evaluation. */
+  readonly step: boolean;
 }
 
 /** Every optimizer step of the run and every evaluation round. */
@@ -276,41 +283,55 @@ function* allRounds(
   test: DataFacts,
   perStep: number,
   totalSteps: number,
+  ranks: number,
 ): Generator<Round> {
   const { shuffle, seed } = config;
   const order = createOrder({ count: train.count, perStep, shuffle, seed });
   const epoch = stepsPerEpoch({ count: train.count, perStep });
   const steps = shuffle ? totalSteps : Math.min(totalSteps, epoch);
-  for (let step = 0; step < steps; step++) yield { facts: train, members: order(step) };
-  const round = Math.max(perStep, EVAL_EXAMPLES);
+  for (let step = 0; step < steps; step++) yield { facts: train, members: order(step), step: true };
+  const round = Math.max(perStep, evalRound(ranks));
   for (let begin = 0; begin < test.count; begin += round) {
     const count = Math.min(round, test.count - begin);
-    yield { facts: test, members: Int32Array.from({ length: count }, (_, i) => begin + i) };
+    const members = Int32Array.from({ length: count }, (_, i) => begin + i);
+    yield { facts: test, members, step: false };
   }
 }
 
 type BatchCounts = { tokens: number; scored: number; examples: number };
 
-/** The most of everything that a micro-batch holds when the rounds are packed into at most `maxTokens`. */
-function fullestBatch(rounds: Iterable<Round>, maxTokens: number): BatchCounts {
-  const most: BatchCounts = { tokens: 1, scored: 1, examples: 1 };
-  for (const { facts, members } of rounds) {
+/**
+ * Packs all rounds into at most `maxTokens`, as the run will: the most of everything that a micro-batch of any
+ * rank holds, and how many there are in a step.
+ */
+function packAll(rounds: Iterable<Round>, maxTokens: number, ranks: number) {
+  const fullest: BatchCounts = { tokens: 1, scored: 1, examples: 1 };
+  const steps: number[] = [];
+  for (const { facts, members, step } of rounds) {
     const lengths = members.map((i) => facts.computedTokens[i]!);
     const where = (i: number) => facts.where(members[i]!);
-    for (const batch of packLengths(lengths, { maxTokens, where })) {
+    const packed = packRanks(lengths, { maxTokens, ranks, where });
+    if (step) steps.push(packed[0]!.length);
+    for (const batch of packed.flat()) {
       const sum = (of: (member: number) => number) => batch.reduce((total, i) => total + of(i), 0);
-      most.tokens = Math.max(
-        most.tokens,
+      fullest.tokens = Math.max(
+        fullest.tokens,
         sum((i) => lengths[i]!),
       );
-      most.scored = Math.max(
-        most.scored,
+      fullest.scored = Math.max(
+        fullest.scored,
         sum((i) => facts.scoredTokens[members[i]!]!),
       );
-      most.examples = Math.max(most.examples, batch.length);
+      fullest.examples = Math.max(fullest.examples, batch.length);
     }
   }
-  return most;
+  const mean = steps.reduce((total, slots) => total + slots, 0) / Math.max(1, steps.length);
+  const most = steps.reduce((most, slots) => Math.max(most, slots), 0);
+  return { fullest, slots: { mean, most } };
+}
+
+function evalRound(ranks: number): number {
+  return EVAL_EXAMPLES * ranks;
 }
 
 function memoryLines(
