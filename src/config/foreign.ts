@@ -230,7 +230,6 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = {
   ddp_bucket_cap_mb: noEffect(trainer),
   ddp_find_unused_parameters: noEffect(trainer),
   ddp_static_graph: noEffect(trainer),
-  ddp_timeout: noEffect(trainer, [null, 1800]),
   local_rank: noEffect(trainer, [null, -1]),
   mp_parameters: noEffect(trainer, [null, ""]),
   ray_scope: noEffect(trainer),

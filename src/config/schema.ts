@@ -7,6 +7,7 @@ import {
 } from "../data/schema.js";
 import { checkLossOptions, lossFields, lossKeysWithoutEffect } from "../loss/schema.js";
 import { checkSchedule, optimFields } from "../optim/schema.js";
+import { parallelFields } from "../parallel/schema.js";
 import { reportFields } from "../report/schema.js";
 import { checkTrainOptions, trainFields } from "../train/schema.js";
 import { modelFields } from "./model-schema.js";
@@ -19,6 +20,7 @@ export const recipeSchema = z.strictObject({
   ...trainFields,
   ...optimFields,
   ...lossFields,
+  ...parallelFields,
   ...reportFields,
 });
 

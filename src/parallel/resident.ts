@@ -1,78 +1,73 @@
+import type { Arena, DType, Stream, Tensor } from "../native/index.js";
 import {
-  type Arena,
-  alignedBytes,
-  type DType,
-  elementCount,
-  type Tensor,
-} from "../native/index.js";
-import type { BlockTensors, ParamStore } from "./store.js";
-
-/** Names and shapes of a block's parameters: matrices first, then those without weight decay. */
-export interface FlatSpec {
-  readonly name: string;
-  readonly parameters: readonly {
-    readonly name: string;
-    readonly shape: readonly number[];
-    readonly decay: boolean;
-  }[];
-}
-
-/** A block as one flat buffer per kind of state; parameters start at multiples of 32 elements. */
-export interface FlatBlock {
-  readonly spec: FlatSpec;
-  readonly weight: Tensor;
-  readonly master: Tensor;
-  readonly m: Tensor;
-  readonly v: Tensor;
-  readonly grad: Tensor;
-  /** Elements before this one get weight decay. */
-  readonly decayed: number;
-}
-
-const PARAMETER_ALIGNMENT = 32; // elements: a cache line of bf16, two of f32
-
-/** Elements of a block's flat buffer, padding included. */
-export function flatElements(spec: FlatSpec): number {
-  return spec.parameters.reduce((sum, { shape }) => sum + padded(shape), 0);
-}
+  type BlockLayout,
+  blockLayout,
+  type FlatSpec,
+  parameterViews,
+  storeBytes,
+} from "./layout.js";
+import type { BlockTensors, FlatBlock, ModelStore, ParamStore, StateKind } from "./store.js";
 
 /** Bytes a resident store takes from its arena for one block, by kind of state. */
 export function flatBytes(spec: FlatSpec, dtype: DType, training: boolean) {
-  const n = flatElements(spec);
-  const f32 = training ? alignedBytes("f32", [n]) : 0;
+  const options = { stage: 0, size: 1, training, offload: false } as const;
+  const lines = storeBytes([spec], dtype, options);
+  const bytes = (name: string) => lines.find((line) => line.name === name)?.bytes ?? 0;
   return {
-    weight: alignedBytes(dtype, [n]),
-    master: dtype === "f32" ? 0 : f32,
-    moments: 2 * f32,
-    grad: f32,
+    weight: bytes("weights"),
+    master: bytes("master weights"),
+    moments: bytes("Adam moments"),
+    grad: bytes("gradients"),
   };
 }
 
 /** All parameters in the memory of one device. */
-export class ResidentStore implements ParamStore {
+export class ResidentStore implements ModelStore {
+  readonly stage = 0;
+  readonly rank = 0;
+  readonly size = 1;
   readonly blocks: readonly FlatBlock[];
+  readonly layouts: readonly BlockLayout[];
+  readonly stateStream: Stream;
+  readonly #stream: Stream;
   readonly #weights: readonly BlockTensors[];
   readonly #gradients: readonly BlockTensors[];
   readonly #masters: readonly BlockTensors[];
   readonly #moments: readonly { readonly m: BlockTensors; readonly v: BlockTensors }[];
 
   /** @param training false: weights only. */
-  constructor(arena: Arena, specs: readonly FlatSpec[], dtype: DType, training: boolean) {
-    this.blocks = specs.map((spec) => flatBlock(arena, spec, dtype, training));
-    this.#weights = this.blocks.map((block) => tensors(block.spec, block.weight));
-    const own = training && dtype !== "f32";
-    this.#masters = own ? this.blocks.map((b) => tensors(b.spec, b.master)) : this.#weights;
-    const moments = (block: FlatBlock) => ({
-      m: tensors(block.spec, block.m),
-      v: tensors(block.spec, block.v),
-    });
-    this.#moments = training ? this.blocks.map(moments) : [];
-    this.#gradients = training ? this.blocks.map((block) => tensors(block.spec, block.grad)) : [];
+  constructor(
+    stream: Stream,
+    arena: Arena,
+    specs: readonly FlatSpec[],
+    dtype: DType,
+    training: boolean,
+  ) {
+    this.#stream = stream;
+    this.stateStream = stream;
+    this.layouts = specs.map((spec) => blockLayout(spec, this));
+    this.blocks = this.layouts.map((layout) => flatBlock(arena, layout, dtype, training));
+    const views = (of: (block: FlatBlock) => Tensor) =>
+      this.blocks.map((block, b) => parameterViews(this.layouts[b]!, of(block)));
+    this.#weights = views(({ weight }) => weight);
+    this.#masters = training && dtype !== "f32" ? views(({ master }) => master) : this.#weights;
+    const moments = training ? { m: views(({ m }) => m), v: views(({ v }) => v) } : undefined;
+    this.#moments = moments ? moments.m.map((m, b) => ({ m, v: moments.v[b]! })) : [];
+    this.#gradients = training ? views(({ grad }) => grad) : [];
   }
 
   prefetch(): void {}
   release(): void {}
   reduce(): void {}
+  beginPass(): void {}
+  finishGradients(): void {}
+  sumPartials(): void {}
+  updated(): void {}
+  dispose(): void {}
+
+  beginStep(): void {
+    for (const { grad } of this.blocks) this.#stream.fill(grad, 0);
+  }
 
   acquire(block: number): BlockTensors {
     return this.#weights[block]!;
@@ -80,6 +75,10 @@ export class ResidentStore implements ParamStore {
 
   gradients(block: number): BlockTensors {
     return this.#gradients[block]!;
+  }
+
+  local(): ParamStore {
+    return this;
   }
 
   /** The f32 weights that the optimizer updates; the weights themselves in an f32 run. */
@@ -91,28 +90,31 @@ export class ResidentStore implements ParamStore {
   moments(block: number): { readonly m: BlockTensors; readonly v: BlockTensors } {
     return this.#moments[block]!;
   }
-}
 
-function flatBlock(arena: Arena, spec: FlatSpec, dtype: DType, training: boolean): FlatBlock {
-  const n = flatElements(spec);
-  const weight = arena.tensor(dtype, [n]);
-  const state = () => (training ? arena.tensor("f32", [n]) : weight);
-  const master = dtype === "f32" ? weight : state();
-  const decayed = flatElements({ ...spec, parameters: spec.parameters.filter((p) => p.decay) });
-  return { spec, weight, master, m: state(), v: state(), grad: state(), decayed };
-}
-
-function tensors(spec: FlatSpec, flat: Tensor): BlockTensors {
-  const views: Record<string, Tensor> = {};
-  const elementBytes = flat.bytes / Math.max(1, flat.size);
-  let offset = 0;
-  for (const { name, shape } of spec.parameters) {
-    views[name] = flat.view(shape, { byteOffset: offset * elementBytes });
-    offset += padded(shape);
+  shard(kind: StateKind, block: number): Tensor {
+    return this.blocks[block]![kind];
   }
-  return views;
+
+  gatherMasters(block: number): Promise<BlockTensors> {
+    return Promise.resolve(this.#masters[block]!);
+  }
+
+  shareWeights(): Promise<void> {
+    for (const { weight, master } of this.blocks) {
+      if (weight !== master) this.#stream.convert(weight, master);
+    }
+    return Promise.resolve();
+  }
 }
 
-function padded(shape: readonly number[]): number {
-  return Math.ceil(elementCount(shape) / PARAMETER_ALIGNMENT) * PARAMETER_ALIGNMENT;
+function flatBlock(
+  arena: Arena,
+  { elements, decayed }: BlockLayout,
+  dtype: DType,
+  training: boolean,
+): FlatBlock {
+  const weight = arena.tensor(dtype, [elements]);
+  const state = () => (training ? arena.tensor("f32", [elements]) : weight);
+  const master = dtype === "f32" ? weight : state();
+  return { weight, master, m: state(), v: state(), grad: state(), decayed };
 }

@@ -57,7 +57,7 @@ interface Place {
 function createPlace(session: Session, shape: ModelShape): Place {
   const { buffers } = session;
   const store: ParamStore = session.store;
-  const { blocks } = session.store;
+  const { blocks, layouts } = session.store;
   const names = new Map<Tensor, string>(buffers.entries());
   const weights = new Set<Tensor>();
   blocks.forEach((block, b) => {
@@ -90,7 +90,7 @@ function createPlace(session: Session, shape: ModelShape): Place {
     begin: () => {
       direction = "forward";
     },
-    describe: () => `${blocks[block]!.spec.name}, ${direction}`,
+    describe: () => `${layouts[block]!.spec.name}, ${direction}`,
     nameOf: (tensor) => {
       const base = tensor instanceof Window ? tensor.base : tensor;
       // The activations of a layer are named by it, which the block says already.

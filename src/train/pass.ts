@@ -128,8 +128,14 @@ export class Pass {
   /**
    * Forward and backward of one micro-batch. Means and losses of its responses go to rows
    * `[firstResponse, …)` of the step's buffers.
+   * @param batch one without examples computes nothing; the store is asked for all that a walk asks for, so that
+   *   the other ranks are not left alone.
    */
   async train(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
+    if (batch.tokens.length === 0) {
+      this.#walkUp();
+      return this.#walkDown();
+    }
     const plan = this.#begin(batch, step);
     this.#embed();
     this.#blocksUp();
@@ -140,6 +146,7 @@ export class Pass {
 
   /** Forward only: means and losses as in {@link train}. */
   async evaluate(batch: PackedBatch, step: StepLoss, firstResponse: number): Promise<void> {
+    if (batch.tokens.length === 0) return this.#walkUp();
     const plan = this.#begin(batch, step);
     this.#embed();
     this.#blocksUp();
@@ -232,7 +239,9 @@ export class Pass {
   }
 
   #embed(): void {
-    this.#s.embeddingForward(this.#layers[0]!.x, this.#w.tokens!, this.#edge().embedding);
+    const { embedding } = this.#edge();
+    this.#store.prefetch(0);
+    this.#s.embeddingForward(this.#layers[0]!.x, this.#w.tokens!, embedding);
   }
 
   #blocksUp(attendLayer: (layer: number) => Attend = () => this.#attend): void {
@@ -257,6 +266,35 @@ export class Pass {
       this.#s.popRange();
     }
     this.#s.popRange();
+  }
+
+  /** What a forward pass asks of the store, and nothing else. */
+  #walkUp(): void {
+    const { numLayers } = this.#shape;
+    const store = this.#store;
+    store.acquire(numLayers);
+    store.prefetch(0);
+    for (let l = 0; l < numLayers; l++) {
+      if (l + 1 < numLayers) store.prefetch(l + 1);
+      store.acquire(l);
+      store.release(l);
+    }
+    store.acquire(numLayers);
+  }
+
+  /** The same of a backward pass. */
+  #walkDown(): void {
+    const { numLayers } = this.#shape;
+    const store = this.#store;
+    store.gradients(numLayers);
+    for (let l = numLayers - 1; l >= 0; l--) {
+      if (l > 0) store.prefetch(l - 1);
+      store.acquire(l);
+      store.gradients(l);
+      store.release(l);
+      store.reduce(l);
+    }
+    store.reduce(numLayers);
   }
 
   #finalNorm(): DecoderEdge {

@@ -9,11 +9,13 @@ import {
   type Stream,
   type Tensor,
 } from "../native/index.js";
-import { flatBytes, ResidentStore } from "../parallel/resident.js";
-import type { BlockTensors } from "../parallel/store.js";
+import { storeBytes } from "../parallel/layout.js";
+import { ResidentStore } from "../parallel/resident.js";
+import type { BlockTensors, ModelStore } from "../parallel/store.js";
 
 export interface ResidentModelOptions {
-  readonly device?: DeviceName;
+  /** A name, which opens a device of its own, or one that stays its caller's. */
+  readonly device?: DeviceName | Device;
   readonly threads?: number;
   readonly shape: ModelShape;
   /** Blocks in the store's order: layers, then the edge. */
@@ -31,7 +33,9 @@ export class ResidentModel {
   readonly training: boolean;
   readonly device: Device;
   readonly stream: Stream;
-  readonly store: ResidentStore;
+  readonly store: ModelStore;
+  readonly #resident: ResidentStore;
+  readonly #ownDevice: boolean;
   readonly #arena: Arena;
 
   /** @throws MemoryError when they do not fit. */
@@ -41,32 +45,33 @@ export class ResidentModel {
     this.blocks = blocks;
     this.dtype = dtype;
     this.training = training;
-    this.device = openDevice(device, threads ? { threads } : {});
+    this.#ownDevice = typeof device === "string";
+    this.device =
+      typeof device === "string" ? openDevice(device, threads ? { threads } : {}) : device;
     this.stream = this.device.stream();
-    const bytes = blocks.reduce((sum, block) => {
-      const { weight, master, moments, grad } = flatBytes(block, dtype, training);
-      return sum + weight + master + moments + grad;
-    }, 0);
+    const lines = storeBytes(blocks, dtype, { stage: 0, size: 1, training, offload: false });
+    const bytes = lines.reduce((sum, line) => sum + line.bytes, 0);
     try {
       this.#arena = this.device.arena(bytes, "model and optimizer");
     } catch (error) {
       this.stream.dispose();
-      this.device.dispose();
+      if (this.#ownDevice) this.device.dispose();
       throw error;
     }
-    this.store = new ResidentStore(this.#arena, blocks, dtype, training);
+    this.#resident = new ResidentStore(this.stream, this.#arena, blocks, dtype, training);
+    this.store = this.#resident;
   }
 
   /** The model's tensors by their names in a checkpoint; loading fills `weight` and `master` of each. */
   weights(): StoredTensor[] {
-    return this.#stored("", (b) => [this.store.masters(b), this.store.acquire(b)]);
+    return this.#stored("", (b) => [this.#resident.masters(b), this.store.acquire(b)]);
   }
 
   /** One state of the optimizer under `prefix` + checkpoint name. */
   optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
     if (kind === "master")
-      return this.#stored(prefix, (b) => [this.store.masters(b), this.store.acquire(b)]);
-    return this.#stored(prefix, (b) => [this.store.moments(b)[kind]]);
+      return this.#stored(prefix, (b) => [this.#resident.masters(b), this.store.acquire(b)]);
+    return this.#stored(prefix, (b) => [this.#resident.moments(b)[kind]]);
   }
 
   /** Runs `work` with a mover whose staging memory lives only that long. */
@@ -81,8 +86,9 @@ export class ResidentModel {
 
   dispose(): void {
     this.stream.dispose();
+    this.store.dispose();
     this.#arena.dispose();
-    this.device.dispose();
+    if (this.#ownDevice) this.device.dispose();
   }
 
   #stored(prefix: string, tensorsOf: (block: number) => BlockTensors[]): StoredTensor[] {

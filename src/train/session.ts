@@ -1,7 +1,6 @@
 import type { Device, Stream, Window } from "../native/index.js";
 import { NORM_PARTIALS } from "../optim/adamw.js";
-import type { ResidentStore } from "../parallel/resident.js";
-import type { ParamStore } from "../parallel/store.js";
+import type { ModelStore, ParamStore } from "../parallel/store.js";
 import { type BatchLimits, type BufferSpec, Buffers, passBuffers } from "./buffers.js";
 import { Pass } from "./pass.js";
 import type { ResidentModel } from "./resident-model.js";
@@ -51,7 +50,7 @@ export class Session {
     return this.model.stream;
   }
 
-  get store(): ResidentStore {
+  get store(): ModelStore {
     return this.model.store;
   }
 
