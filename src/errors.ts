@@ -87,24 +87,25 @@ export class AddonError extends SimperError {
   }
 }
 
-/** What a {@link CommError} can be given besides message, hint and cause. */
-export type CommDetails = ErrorDetails & {
-  /** The rank whose failure this is about. */
-  rank?: number | undefined;
-  /** Another rank prints it, so that a failure of one is not told once by each. */
-  reported?: boolean | undefined;
-};
-
 /** Another process of the run that failed, hung, was lost or disagrees; or communication that did not come about. */
 export class CommError extends SimperError {
   /** The rank that failed first, where that is known. */
   readonly rank: number | undefined;
-  /** Whether another rank has told the user already. */
-  readonly reported: boolean;
 
-  constructor(message: string, options: CommDetails = {}) {
+  constructor(message: string, options: ErrorDetails & { rank?: number | undefined } = {}) {
     super("Comm", message, options);
     this.rank = options.rank;
-    this.reported = options.reported ?? false;
   }
+}
+
+const reported = new WeakSet<object>();
+
+/** Notes that another process of the run tells the user of an error, so that this one need not. */
+export function markReported(error: unknown): void {
+  if (typeof error === "object" && error !== null) reported.add(error);
+}
+
+/** Whether {@link markReported} was called with this error. */
+export function isReported(error: unknown): boolean {
+  return typeof error === "object" && error !== null && reported.has(error);
 }

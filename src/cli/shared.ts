@@ -1,6 +1,6 @@
 import { Command, Option, type OptionValues } from "commander";
 import { loadRecipe, type Recipe } from "../config/load.js";
-import { CommError, ConfigError, SimperError } from "../errors.js";
+import { ConfigError, isReported, SimperError } from "../errors.js";
 
 /** Stack traces are shown with --verbose or SIMPER_VERBOSE=1. */
 export function isVerbose(): boolean {
@@ -15,9 +15,8 @@ export function inform(text: string): void {
 
 /** What an error prints, and the exit code it asks for; nothing where another process of the run prints it. */
 export function describeError(error: unknown): { text: string; exitCode: number } {
-  if (error instanceof CommError && error.reported && !isVerbose())
-    return { text: "", exitCode: error.exitCode };
   const known = error instanceof SimperError;
+  if (isReported(error) && !isVerbose()) return { text: "", exitCode: known ? error.exitCode : 1 };
   const message = error instanceof Error ? error.message || error.name : String(error);
   const hint = known
     ? error.hint
