@@ -6,17 +6,6 @@
 namespace simper::addon {
 namespace {
 
-double number(const Napi::CallbackInfo& info, size_t i) {
-  return info[i].As<Napi::Number>().DoubleValue();
-}
-
-template <class T>
-T& require(SlotTable<T>& table, double id, const char* what) {
-  if (T* found = table.find(id)) return *found;
-  throw ContractError(std::string("this ") + what +
-                      " was disposed or never existed; keep its owner alive while it is used");
-}
-
 std::vector<int64_t> shape_argument(const Napi::CallbackInfo& info, size_t i) {
   const Napi::Array array = info[i].As<Napi::Array>();
   std::vector<int64_t> shape(array.Length());
@@ -46,8 +35,8 @@ Tensor& tensor(Napi::Env env, double id) {
   return require(Environment::of(env).tensors, id, "tensor").tensor;
 }
 
-std::shared_ptr<Device> device_named(const std::string& name, int threads) {
-  if (name == "cuda") return open_cuda_device();
+std::shared_ptr<Device> device_named(const std::string& name, int threads, int index) {
+  if (name == "cuda") return open_cuda_device(index);
   if (name == "emulated") return open_emulated_device(threads);
   return open_cpu_device(threads);
 }
@@ -55,7 +44,8 @@ std::shared_ptr<Device> device_named(const std::string& name, int threads) {
 Napi::Value open_device(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     const std::string name = info[0].As<Napi::String>();
-    auto device = device_named(name, static_cast<int>(number(info, 1)));
+    auto device =
+        device_named(name, static_cast<int>(number(info, 1)), static_cast<int>(number(info, 2)));
     return Napi::Number::New(info.Env(),
                              Environment::of(info.Env()).devices.add(std::move(device)));
   });
@@ -290,6 +280,47 @@ Napi::Value set_profiling(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value open_event(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    Environment& environment = Environment::of(info.Env());
+    const double id = number(info, 0);
+    const auto device = require(environment.devices, id, "device");
+    return Napi::Number::New(info.Env(), environment.events.add({device->make_event(), id}));
+  });
+}
+
+Napi::Value close_event(const Napi::CallbackInfo& info) {
+  Environment::of(info.Env()).events.remove(number(info, 0));
+  return info.Env().Undefined();
+}
+
+// record(stream, event)
+Napi::Value record(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    StreamEntry& entry = stream(info);
+    EventEntry& event = require(Environment::of(info.Env()).events, number(info, 1), "event");
+    if (event.device != entry.device())
+      throw ContractError("record: the event and the stream are of different devices");
+    if (event.recorder >= 0 && event.recorder != number(info, 0))
+      throw ContractError(
+          "record: another stream has recorded this event before, expected one and "
+          "the same each time; use an event of its own");
+    event.recorder = number(info, 0);
+    entry.stream().record(event.event);
+    return info.Env().Undefined();
+  });
+}
+
+// wait(stream, event)
+Napi::Value wait(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    StreamEntry& entry = stream(info);
+    entry.stream().wait(
+        require(Environment::of(info.Env()).events, number(info, 1), "event").event);
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value push_range(const Napi::CallbackInfo& info) {
   return guarded(info.Env(), [&]() -> Napi::Value {
     stream(info).stream().push_range(info[1].As<Napi::String>());
@@ -309,6 +340,7 @@ Napi::Value set_error_classes(const Napi::CallbackInfo& info) {
   environment.contract_error = Napi::Persistent(info[0].As<Napi::Function>());
   environment.memory_error = Napi::Persistent(info[1].As<Napi::Function>());
   environment.device_error = Napi::Persistent(info[2].As<Napi::Function>());
+  environment.comm_error = Napi::Persistent(info[3].As<Napi::Function>());
   return info.Env().Undefined();
 }
 
@@ -326,6 +358,8 @@ Napi::Error to_js_error(Napi::Env env, std::exception_ptr error) {
     return make(environment.contract_error, e.what());
   } catch (const MemoryError& e) {
     return make(environment.memory_error, e.what());
+  } catch (const CommError& e) {
+    return make(environment.comm_error, e.what());
   } catch (const std::exception& e) {
     return make(environment.device_error, e.what());
   }
@@ -353,6 +387,10 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("finish", finish);
   add("takeProfile", take_profile);
   add("setProfiling", set_profiling);
+  add("openEvent", open_event);
+  add("closeEvent", close_event);
+  add("record", record);
+  add("wait", wait);
   add("pushRange", push_range);
   add("popRange", pop_range);
 }

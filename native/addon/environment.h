@@ -3,10 +3,14 @@
 
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "core/arena.h"
 #include "core/device.h"
+#include "core/error.h"
+#include "core/event.h"
 #include "core/stream.h"
 
 namespace simper::addon {
@@ -101,18 +105,45 @@ class StreamEntry {
   int pending_ = 0;  // while promises wait, the event loop must not end
 };
 
+// An event belongs to the stream that records it first; -1 while none has.
+struct EventEntry {
+  std::shared_ptr<Event> event;
+  double device;
+  double recorder = -1;
+};
+
+// A communicator and the stream that it works on.
+struct CommEntry {
+  std::shared_ptr<comm::Communicator> comm;
+  double stream;
+};
+
 // Everything one Node environment (the main thread or a worker) has opened.
 struct Environment {
   SlotTable<std::shared_ptr<Device>> devices;
   SlotTable<std::unique_ptr<StreamEntry>> streams;
   SlotTable<ArenaEntry> arenas;
   SlotTable<TensorEntry> tensors;
-  Napi::FunctionReference contract_error, memory_error, device_error;
+  SlotTable<EventEntry> events;
+  SlotTable<CommEntry> comms;
+  Napi::FunctionReference contract_error, memory_error, device_error, comm_error;
 
   static Environment& of(Napi::Env env) { return *env.GetInstanceData<Environment>(); }
 };
 
-// The JavaScript error (ContractError, MemoryError, DeviceError) for the C++ exception in flight.
+inline double number(const Napi::CallbackInfo& info, size_t i) {
+  return info[i].As<Napi::Number>().DoubleValue();
+}
+
+template <class T>
+T& require(SlotTable<T>& table, double id, const char* what) {
+  if (T* found = table.find(id)) return *found;
+  throw ContractError(std::string("this ") + what +
+                      " was disposed or never existed; keep its owner alive while it is used");
+}
+
+// The JavaScript error (ContractError, MemoryError, DeviceError, CommError) for the C++ exception
+// in flight.
 Napi::Error to_js_error(Napi::Env env, std::exception_ptr error);
 
 // Runs f and turns C++ exceptions into the JavaScript classes of src/errors.ts.
@@ -128,6 +159,7 @@ auto guarded(Napi::Env env, F&& f) {
 }
 
 void bind_handles(Napi::Env env, Napi::Object exports);
+void bind_comm(Napi::Env env, Napi::Object exports);
 void bind_ops(Napi::Env env, Napi::Object exports);
 void bind_info(Napi::Env env, Napi::Object exports);
 

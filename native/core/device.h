@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -31,17 +32,27 @@ class Context {
   virtual void begin(const char* /*op*/) {}
   virtual void end() {}
   // Host memory to device memory in the order of the stream; `from` may be reused on return.
-  virtual void upload(void* to, const void* from, int64_t bytes) { copy(to, from, bytes); }
+  virtual void upload(void* to, const void* from, int64_t bytes) { copy_host(to, from, bytes); }
   // And back: `to` is filled once a `finish` that is enqueued later is done.
-  virtual void download(void* to, const void* from, int64_t bytes) { copy(to, from, bytes); }
+  virtual void download(void* to, const void* from, int64_t bytes) { copy_host(to, from, bytes); }
+  // Device memory to device memory; the two do not overlap.
+  virtual void copy(void* to, const void* from, int64_t bytes) { copy_host(to, from, bytes); }
+  // The device's own queue behind this context (cudaStream_t), or null where work is done at once.
+  virtual void* native_stream() { return nullptr; }
+
+  // Whether the stream is being closed, so that what waits for others gives up.
+  bool stopping() const { return stop_ && stop_->load(std::memory_order_relaxed); }
+  void stop_with(const std::atomic<bool>& stop) { stop_ = &stop; }
 
  private:
   // memcpy, for which nothing at all may also be nowhere.
-  static void copy(void* to, const void* from, int64_t bytes) {
+  static void copy_host(void* to, const void* from, int64_t bytes) {
     if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
+  const std::atomic<bool>* stop_ = nullptr;
 };
 
+class Event;
 class Stream;
 
 // Bytes of a device's own memory. All zero: it computes in the machine's.
@@ -59,6 +70,10 @@ class Device {
   virtual std::shared_ptr<Storage> allocate(int64_t bytes) = 0;
   // `synchronous`: each op runs before its call returns, which throws what the op threw.
   virtual std::unique_ptr<Stream> open_stream(bool synchronous) = 0;
+  // A point in the work of one of its streams.
+  virtual std::shared_ptr<Event> make_event();
+  // Whether its memory is the machine's, for whoever moves bytes without the device's help.
+  virtual bool in_host_memory() const { return true; }
 };
 
 // The CPU device with `threads` compute threads per stream; 0 takes one per core this process may
@@ -83,8 +98,9 @@ struct CudaInfo {
   std::string detail;
 };
 CudaInfo cuda_info();
-// The first visible GPU. Throws DeviceError with the detail above where CUDA cannot be used.
-std::shared_ptr<Device> open_cuda_device();
+// Visible GPU `index`. Throws DeviceError with the detail above where CUDA cannot be used, or there
+// is no such GPU.
+std::shared_ptr<Device> open_cuda_device(int index);
 
 // The kernels of the CUDA device on the CPU, in builds with SIMPER_EMULATOR; elsewhere
 // emulator/absent.cc throws DeviceError. `threads` are those of its matrix products.

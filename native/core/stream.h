@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/device.h"
+#include "core/event.h"
 
 namespace simper {
 
@@ -76,6 +77,18 @@ class Stream {
   // error; `error` is null, or the first exception since the last `finish`. A stream that is
   // destroyed first calls `done` with a DeviceError.
   virtual void finish(std::function<void(std::exception_ptr error)> done) = 0;
+  // Records the event after everything enqueued so far, even after an error, which those that wait
+  // for the event get, too. A stream that is closed first gives them a DeviceError.
+  virtual void record(std::shared_ptr<Event> event) = 0;
+  // What is enqueued from now on runs after what the event's stream had enqueued when it was last
+  // recorded. Nothing to do where it never was.
+  void wait(std::shared_ptr<Event> event) {
+    const int64_t number = event->issued();
+    if (number == 0) return;
+    enqueue("wait", Command([event = std::move(event), number](Context& context) {
+              event->wait(number, context);
+            }));
+  }
   // Where the stream's time went since it was opened or last asked, in no particular order.
   virtual std::vector<OpTime> take_profile() = 0;
   // Whether times are wanted from now on. A device that can always take them ignores this.

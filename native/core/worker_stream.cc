@@ -25,11 +25,12 @@ WorkerStream::~WorkerStream() {
       std::make_exception_ptr(DeviceError("the stream was closed before it got here"));
   for (; count_ > 0; --count_, head_ = (head_ + 1) % ring_.size()) {
     if (ring_[head_].done) ring_[head_].done(closed);
+    if (ring_[head_].event) ring_[head_].event->record(ring_[head_].number, nullptr, closed);
   }
 }
 
 void WorkerStream::enqueue(const char* op, Command command) {
-  push({op, std::move(command), nullptr});
+  push({op, std::move(command), nullptr, nullptr});
   if (!synchronous_) return;
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return count_ == 0 && !busy_; });
@@ -37,7 +38,12 @@ void WorkerStream::enqueue(const char* op, Command command) {
 }
 
 void WorkerStream::finish(std::function<void(std::exception_ptr)> done) {
-  push({nullptr, Command(), std::move(done)});
+  push({nullptr, Command(), std::move(done), nullptr});
+}
+
+void WorkerStream::record(std::shared_ptr<Event> event) {
+  const int64_t number = event->issue();
+  push({nullptr, Command(), nullptr, std::move(event), number});
 }
 
 void WorkerStream::push(Entry entry) {
@@ -58,6 +64,7 @@ void WorkerStream::push(Entry entry) {
 
 void WorkerStream::work() {
   const std::unique_ptr<Context> context = hooks_->make_context();
+  context->stop_with(stop_);
   for (;;) {
     Entry entry;
     {
@@ -82,6 +89,7 @@ void WorkerStream::work() {
 }
 
 void WorkerStream::run(Entry& entry, Context& context) {
+  if (entry.event) return entry.event->record(entry.number, &context, error_);
   if (entry.op == nullptr) {
     settle(context);
     return entry.done(std::exchange(error_, nullptr));
@@ -96,6 +104,8 @@ void WorkerStream::run(Entry& entry, Context& context) {
     add_time(entry.op, taken.count());
   } catch (const ContractError&) {
     error_ = std::current_exception();  // its message names the op already
+  } catch (const CommError&) {
+    error_ = std::current_exception();  // so does this one
   } catch (const std::exception& error) {
     error_ = std::make_exception_ptr(DeviceError(std::string(entry.op) + ": " + error.what()));
   }

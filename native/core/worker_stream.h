@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -30,13 +31,16 @@ class WorkerStream : public Stream {
 
   void enqueue(const char* op, Command command) override;
   void finish(std::function<void(std::exception_ptr)> done) override;
+  void record(std::shared_ptr<Event> event) override;
   std::vector<OpTime> take_profile() override;
 
  private:
   struct Entry {
-    const char* op = nullptr;  // null for a `finish`, which runs even after an error
+    const char* op = nullptr;  // null for a `finish` or `record`, which run even after an error
     Command command;
     std::function<void(std::exception_ptr)> done;
+    std::shared_ptr<Event> event;
+    int64_t number = 0;  // of the recording
   };
 
   void push(Entry entry);
@@ -50,8 +54,8 @@ class WorkerStream : public Stream {
   std::condition_variable wake_;
   std::vector<Entry> ring_;  // grows until the longest step fits, then never again
   std::size_t head_ = 0, count_ = 0;
-  bool stop_ = false;
-  std::exception_ptr error_;  // worker only, or while the queue is idle
+  std::atomic<bool> stop_ = false;  // changed under the mutex
+  std::exception_ptr error_;        // worker only, or while the queue is idle
   const bool synchronous_;
   std::condition_variable idle_;
   bool busy_ = false;  // an entry has been taken and not finished; kept by synchronous streams

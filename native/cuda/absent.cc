@@ -15,7 +15,7 @@ CudaInfo cuda_info() {
   return {false, detail};
 }
 
-std::shared_ptr<Device> open_cuda_device() {
+std::shared_ptr<Device> open_cuda_device(int) {
   throw DeviceError("no CUDA device: " + cuda_info().detail);
 }
 

@@ -46,7 +46,7 @@ std::string ask_driver(int& version) {
 
 }  // namespace
 
-Availability availability() {
+Availability availability(int index) {
   const lt::Library& cublaslt = lt::library();
   int driver = 0;
   if (std::string missing = ask_driver(driver); !missing.empty()) {
@@ -62,8 +62,15 @@ Availability availability() {
   if (const cudaError_t status = cudaGetDeviceCount(&count); status != cudaSuccess) {
     return runtime_error("the CUDA runtime does not start", status);
   }
+  if (index >= count) {
+    return {"GPU " + std::to_string(index) + " was asked for, and " + std::to_string(count) +
+                (count == 1 ? " is" : " are") +
+                " visible, counted from 0 (CUDA_VISIBLE_DEVICES may hide some)",
+            ""};
+  }
   cudaDeviceProp properties;
-  if (const cudaError_t status = cudaGetDeviceProperties(&properties, 0); status != cudaSuccess) {
+  if (const cudaError_t status = cudaGetDeviceProperties(&properties, index);
+      status != cudaSuccess) {
     return runtime_error("the GPU does not answer", status);
   }
   const int architecture = 10 * properties.major + properties.minor;

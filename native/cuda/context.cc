@@ -45,7 +45,9 @@ class ScratchPool {
 };
 
 CudaContext::CudaContext() : pool(std::make_unique<ScratchPool>()) {
-  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, 0),
+  int gpu = 0;
+  check(cudaGetDevice(&gpu), "cannot ask for the GPU");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, gpu),
         "cannot ask for the number of multiprocessors");
   check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cannot create a stream");
   check(cudaMalloc(reinterpret_cast<void**>(&fault), sizeof(Fault)), "cannot allocate");

@@ -13,6 +13,11 @@ namespace simper {
 namespace cuda {
 namespace {
 
+// Makes a GPU that of the calling thread: what it allocates, creates and launches goes there.
+void use_gpu(int gpu) {
+  check(cudaSetDevice(gpu), "cannot use the GPU");
+}
+
 DeviceMemory device_memory() {
   size_t free = 0, total = 0;
   check(cudaMemGetInfo(&free, &total), "cannot ask for the free memory of the cuda device");
@@ -21,9 +26,10 @@ DeviceMemory device_memory() {
 
 class CudaStorage final : public Storage {
  public:
-  explicit CudaStorage(int64_t bytes) {
+  CudaStorage(int gpu, int64_t bytes) {
     bytes_ = bytes;
     if (bytes == 0) return;
+    use_gpu(gpu);
     if (cudaMalloc(&data_, static_cast<size_t>(bytes)) != cudaSuccess) {
       release(cudaGetLastError());
       data_ = nullptr;
@@ -40,10 +46,47 @@ class CudaStorage final : public Storage {
   ~CudaStorage() override { release(cudaFree(data_)); }
 };
 
+// The host waits until the recording stream's worker has put the event into its queue, which it
+// does soon; the device then waits for the event itself.
+class CudaEvent final : public Event {
+ public:
+  explicit CudaEvent(int gpu) {
+    use_gpu(gpu);
+    check(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "cannot create an event");
+  }
+  ~CudaEvent() override { release(cudaEventDestroy(event_)); }
+  bool passed() override {
+    const cudaError_t status = cudaEventQuery(event_);
+    if (status == cudaErrorNotReady) return false;
+    check(status, "the device failed");
+    return true;
+  }
+
+ protected:
+  void mark(Context& context) override {
+    check(cudaEventRecord(event_, static_cast<cudaStream_t>(context.native_stream())),
+          "cannot record an event");
+  }
+  void follow(Context& context) override {
+    if (void* stream = context.native_stream()) {
+      check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), event_, 0),
+            "cannot wait for an event");
+    } else {  // a stream of the machine's own memory
+      check(cudaEventSynchronize(event_), "cannot wait for an event");
+    }
+  }
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 class CudaHooks final : public StreamHooks {
  public:
   explicit CudaHooks(std::unique_ptr<DeviceContext> context) : context_(std::move(context)) {}
-  std::unique_ptr<Context> make_context() override { return std::move(context_); }
+  std::unique_ptr<Context> make_context() override {
+    use_gpu(context_->gpu);
+    return std::move(context_);
+  }
   void settle(Context& context) override { static_cast<DeviceContext&>(context).settle(); }
 
  private:
@@ -54,14 +97,16 @@ class CudaHooks final : public StreamHooks {
 // times come from events on the device instead, and only while they are asked for.
 class CudaStream final : public Stream {
  public:
-  explicit CudaStream(bool synchronous)
+  CudaStream(int gpu, bool synchronous)
       : timer_(std::make_shared<OpTimer>()),
-        queue_(std::make_unique<CudaHooks>(std::make_unique<DeviceContext>(timer_)), synchronous) {}
+        queue_(std::make_unique<CudaHooks>(std::make_unique<DeviceContext>(gpu, timer_)),
+               synchronous) {}
 
   void enqueue(const char* op, Command command) override { queue_.enqueue(op, std::move(command)); }
   void finish(std::function<void(std::exception_ptr)> done) override {
     queue_.finish(std::move(done));
   }
+  void record(std::shared_ptr<Event> event) override { queue_.record(std::move(event)); }
   std::vector<OpTime> take_profile() override { return timer_->take(); }
   void set_profiling(bool wanted) override {
     timer_->want(wanted);
@@ -83,6 +128,7 @@ class CudaStream final : public Stream {
 
 class CudaDevice final : public Device {
  public:
+  explicit CudaDevice(int gpu) : gpu_(gpu) {}
   const char* name() const override { return "cuda"; }
   const OpTable& ops() const override {
     static const OpTable table = {
@@ -93,29 +139,40 @@ class CudaDevice final : public Device {
     return table;
   }
   DeviceMemory memory() const override {
+    use_gpu(gpu_);
     return device_memory();
   }
   std::shared_ptr<Storage> allocate(int64_t bytes) override {
-    return std::make_shared<CudaStorage>(bytes);
+    return std::make_shared<CudaStorage>(gpu_, bytes);
   }
   std::unique_ptr<Stream> open_stream(bool synchronous) override {
-    return std::make_unique<CudaStream>(synchronous);
+    use_gpu(gpu_);
+    return std::make_unique<CudaStream>(gpu_, synchronous);
   }
+  std::shared_ptr<Event> make_event() override {
+    return std::make_shared<CudaEvent>(gpu_);
+  }
+  bool in_host_memory() const override {
+    return false;
+  }
+
+ private:
+  const int gpu_;
 };
 
 }  // namespace
 }  // namespace cuda
 
 CudaInfo cuda_info() {
-  const cuda::Availability found = cuda::availability();
+  const cuda::Availability found = cuda::availability(0);
   return {found.missing.empty(), found.missing.empty() ? found.summary : found.missing};
 }
 
-std::shared_ptr<Device> open_cuda_device() {
-  const cuda::Availability found = cuda::availability();
+std::shared_ptr<Device> open_cuda_device(int index) {
+  const cuda::Availability found = cuda::availability(index);
   if (!found.missing.empty()) throw DeviceError("no CUDA device: " + found.missing);
-  cuda::check(cudaSetDevice(0), "cannot use the GPU");
-  return std::make_shared<cuda::CudaDevice>();
+  cuda::use_gpu(index);
+  return std::make_shared<cuda::CudaDevice>(index);
 }
 
 }  // namespace simper

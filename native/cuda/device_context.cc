@@ -64,8 +64,8 @@ cudaEvent_t OpTimer::event() {
   return event;
 }
 
-DeviceContext::DeviceContext(std::shared_ptr<OpTimer> timer)
-    : staging_(stream), timer_(std::move(timer)) {
+DeviceContext::DeviceContext(int gpu, std::shared_ptr<OpTimer> timer)
+    : gpu(gpu), staging_(stream), timer_(std::move(timer)) {
   check(cudaMallocHost(reinterpret_cast<void**>(&found_), sizeof(Fault)),
         "cannot allocate page-locked memory");
 }
@@ -97,6 +97,12 @@ void DeviceContext::upload(void* to, const void* from, int64_t bytes) {
 
 void DeviceContext::download(void* to, const void* from, int64_t bytes) {
   staging_.download(to, from, bytes);
+}
+
+void DeviceContext::copy(void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToDevice, stream),
+        "cannot copy on the device");
 }
 
 void DeviceContext::settle() {

@@ -42,18 +42,21 @@ inline constexpr char kRangeCommand[] = "range";
 // What a stream of the CUDA device has besides what kernels are told of it.
 class DeviceContext final : public CudaContext {
  public:
-  explicit DeviceContext(std::shared_ptr<OpTimer> timer);
+  DeviceContext(int gpu, std::shared_ptr<OpTimer> timer);
   ~DeviceContext() override;
 
   void begin(const char* op) override;
   void end() override;
   void upload(void* to, const void* from, int64_t bytes) override;
   void download(void* to, const void* from, int64_t bytes) override;
+  void copy(void* to, const void* from, int64_t bytes) override;
+  void* native_stream() override { return stream; }
 
   // Waits for everything launched, fills the targets of downloads and throws ContractError where a
   // kernel met a wrong index, DeviceError where the device failed.
   void settle();
 
+  const int gpu;
   MatmulEngine matmul;
 
  private:

@@ -1,5 +1,6 @@
 import { DeviceError } from "../errors.js";
 import { Arena, checkBytes } from "./arena.js";
+import { Event } from "./event.js";
 import { type DeviceMemory, loadAddon } from "./load.js";
 import { Stream } from "./stream.js";
 
@@ -48,6 +49,11 @@ export class Device {
     return new Stream(this.id, options.synchronous ?? process.env.SIMPER_SYNC === "1");
   }
 
+  /** An event for streams of this device to record, and for any stream to wait for. */
+  event(): Event {
+    return new Event(this.id);
+  }
+
   /** What is free of the device's own memory; undefined on the CPU, which computes in the machine's. */
   memory(): DeviceMemory | undefined {
     return loadAddon().deviceMemory(this.id);
@@ -94,7 +100,8 @@ export function freeDeviceMemory(name: DeviceName): number | undefined {
  * Opens a device. May be called any number of times, and in worker threads: each thread has handles of its own.
  *
  * @param name `auto` takes the best one present
- * @param options `threads`: compute threads of each stream; default: the cores this process may use
+ * @param options `threads`: compute threads of each stream; default: the cores this process may use.
+ *   `index`: which of the visible GPUs, from 0; other devices have but one
  * @throws DeviceError when the device is not there; AddonError when the addon is not built.
  * @example
  * const device = openDevice("cpu");
@@ -110,7 +117,14 @@ export function freeDeviceMemory(name: DeviceName): number | undefined {
  *   device.dispose();
  * }
  */
-export function openDevice(name: DeviceName = "auto", options: { threads?: number } = {}): Device {
+export function openDevice(
+  name: DeviceName = "auto",
+  options: { threads?: number; index?: number } = {},
+): Device {
   const found = requireDevice(name);
-  return new Device(loadAddon().openDevice(found, options.threads ?? 0), found);
+  const { threads = 0, index = 0 } = options;
+  if (!Number.isInteger(index) || index < 0) {
+    throw new DeviceError(`${found} device ${index}, expected a whole number from 0`);
+  }
+  return new Device(loadAddon().openDevice(found, threads, index), found);
 }

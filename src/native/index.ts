@@ -15,6 +15,7 @@
  * @module native
  */
 export { Arena, alignedBytes } from "./arena.js";
+export { type CommEngine, type CommOptions, Communicator, ncclUniqueId } from "./comm.js";
 export {
   DEVICE_NAMES,
   Device,
@@ -23,7 +24,14 @@ export {
   openDevice,
   requireDevice,
 } from "./device.js";
-export { type AddonInfo, addonInfo, type DeviceMemory, type OpTime } from "./load.js";
+export { Event } from "./event.js";
+export {
+  type AddonInfo,
+  addonInfo,
+  type CommCounter,
+  type DeviceMemory,
+  type OpTime,
+} from "./load.js";
 export { MATMUL_FORMS, type MatmulForm, type OpName, type Ops, opMethod } from "./ops.js";
 export { Stream } from "./stream.js";
 export {

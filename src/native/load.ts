@@ -2,12 +2,12 @@ import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
-import { AddonError, ContractError, DeviceError, MemoryError } from "../errors.js";
+import { AddonError, CommError, ContractError, DeviceError, MemoryError } from "../errors.js";
 
 /** What the addon exports: handles are integers, dtypes indices into {@link DTYPES}. */
 export interface Addon {
   setErrorClasses(...classes: (new (message: string) => Error)[]): void;
-  openDevice(name: string, threads: number): number;
+  openDevice(name: string, threads: number, index: number): number;
   closeDevice(device: number): void;
   /** Bytes of the device's own memory; undefined where it computes in the machine's. */
   deviceMemory(device: number): DeviceMemory | undefined;
@@ -32,6 +32,32 @@ export interface Addon {
   finish(stream: number): Promise<void>;
   takeProfile(stream: number): OpTime[];
   setProfiling(stream: number, wanted: boolean): void;
+  openEvent(device: number): number;
+  closeEvent(event: number): void;
+  record(stream: number, event: number): void;
+  wait(stream: number, event: number): void;
+  /** Rank and size are -1 where the engine knows them itself. */
+  openComm(
+    stream: number,
+    engine: string,
+    rank: number,
+    size: number,
+    uniqueId: Uint8Array,
+    timeoutSeconds: number,
+  ): number;
+  connectComm(comm: number): Promise<void>;
+  commWorld(comm: number): [rank: number, size: number];
+  commAllGather(comm: number, to: number, from: number): void;
+  commReduceScatter(comm: number, to: number, from: number): void;
+  commAllReduce(comm: number, x: number): void;
+  commBroadcast(comm: number, x: number, root: number): void;
+  commBroadcastBytes(comm: number, bytes: Uint8Array, root: number): Promise<void>;
+  commBarrier(comm: number): void;
+  commCounters(comm: number): CommCounter[];
+  abortComm(comm: number, reason: string): void;
+  closeComm(comm: number): Promise<void>;
+  dropComm(comm: number): void;
+  ncclUniqueId(): Uint8Array;
   pushRange(stream: number, name: string): void;
   popRange(stream: number): void;
   info(): Omit<AddonInfo, "path">;
@@ -54,6 +80,16 @@ export interface OpTime {
   readonly calls: number;
   /** Time of all calls together. */
   readonly seconds: number;
+}
+
+/** What a communicator has done so far. */
+export interface CommCounter {
+  /** `all_gather`, `reduce_scatter`, `all_reduce`, `broadcast`, `broadcast_bytes` or `barrier`. */
+  readonly op: string;
+  /** How often it ran. */
+  readonly calls: number;
+  /** Bytes that this rank has sent to others in all calls together. */
+  readonly bytes: number;
 }
 
 /** What this build of the addon can use on this machine. */
@@ -114,7 +150,7 @@ function load(): { addon: Addon; path: string } {
     }
     try {
       const addon = require(candidate) as Addon;
-      addon.setErrorClasses(ContractError, MemoryError, DeviceError);
+      addon.setErrorClasses(ContractError, MemoryError, DeviceError, CommError);
       process.once("exit", () => addon.shutdown());
       loaded = { addon, path: candidate };
       return loaded;

@@ -1,3 +1,4 @@
+import type { Event } from "./event.js";
 import { loadAddon, type OpTime } from "./load.js";
 import { checkTensor, checkTransfer, opParameters, toNative } from "./op-arguments.js";
 import { type OpName, type Ops, opMethod } from "./ops.js";
@@ -45,6 +46,22 @@ export class Stream {
   /** Resolves once everything enqueued so far has run. @throws the first failure since the last wait. */
   done(): Promise<void> {
     return loadAddon().finish(this.id);
+  }
+
+  /**
+   * Records an event after everything enqueued so far: what waits for it comes after that. Runs even after
+   * a failure, which those that wait get, too; the event stays this stream's.
+   */
+  record(event: Event): void {
+    loadAddon().record(this.id, event.id);
+  }
+
+  /**
+   * What is enqueued from now on runs after what the event's stream had enqueued when it was last recorded;
+   * an event that never was is not waited for. The event loop stays free.
+   */
+  wait(event: Event): void {
+    loadAddon().wait(this.id, event.id);
   }
 
   /**
