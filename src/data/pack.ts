@@ -201,35 +201,64 @@ function requireScored(sequence: TokenizedSequence, where: string): void {
   });
 }
 
+/** An example of those that are packed: its index among them, and what it holds. */
+export type Member<Example> = readonly [index: number, example: Example];
+
+/**
+ * One micro-batch of whole pairs, in the order given; without pairs it holds nothing.
+ * @throws DataError for a pair that has a side without scored tokens.
+ */
+export function pairBatch(
+  members: readonly Member<TokenizedPair>[],
+  { prefixSharing, where = (i) => `pair ${i}` }: Omit<PackOptions, "maxTokens">,
+): PackedBatch {
+  const builder = new BatchBuilder();
+  for (const [i, pair] of members) {
+    requireScored(pair.chosen, `${where(i)}: chosen`);
+    requireScored(pair.rejected, `${where(i)}: rejected`);
+    builder.pair(i, pair, prefixSharing);
+  }
+  return builder.build();
+}
+
+/** One micro-batch of plain sequences (`loss_type: sft`); see {@link pairBatch}. */
+export function sequenceBatch(
+  members: readonly Member<TokenizedSequence>[],
+  { where = (i) => `sequence ${i}` }: Pick<PackOptions, "where"> = {},
+): PackedBatch {
+  const builder = new BatchBuilder();
+  for (const [i, sequence] of members) {
+    requireScored(sequence, where(i));
+    builder.sequence(i, sequence);
+  }
+  return builder.build();
+}
+
 /**
  * Packs the pairs of a step into micro-batches of whole pairs; the result depends on nothing but the
  * arguments. Throws `DataError` for a pair that exceeds `maxTokens` or has a side without scored tokens.
  */
 export function packPairs(pairs: readonly TokenizedPair[], options: PackOptions): PackedBatch[] {
-  const where = options.where ?? ((i: number) => `pair ${i}`);
-  for (const [i, { chosen, rejected }] of pairs.entries()) {
-    requireScored(chosen, `${where(i)}: chosen`);
-    requireScored(rejected, `${where(i)}: rejected`);
-  }
-  const lengths = pairs.map((pair) => pairTokens(pair, options.prefixSharing));
-  return packLengths(lengths, { maxTokens: options.maxTokens, where }).map((members) => {
-    const builder = new BatchBuilder();
-    for (const i of members) builder.pair(i, pairs[i] as TokenizedPair, options.prefixSharing);
-    return builder.build();
-  });
+  const { maxTokens, prefixSharing, where = (i) => `pair ${i}` } = options;
+  const lengths = pairs.map((pair) => pairTokens(pair, prefixSharing));
+  return packLengths(lengths, { maxTokens, where }).map((members) =>
+    pairBatch(
+      members.map((i) => [i, pairs[i] as TokenizedPair]),
+      { prefixSharing, where },
+    ),
+  );
 }
 
 /** Packs plain sequences (`loss_type: sft`) into micro-batches; see `packPairs`. */
 export function packSequences(
   sequences: readonly TokenizedSequence[],
-  options: Pick<PackOptions, "maxTokens" | "where">,
+  { maxTokens, where = (i) => `sequence ${i}` }: Pick<PackOptions, "maxTokens" | "where">,
 ): PackedBatch[] {
-  const where = options.where ?? ((i: number) => `sequence ${i}`);
-  for (const [i, sequence] of sequences.entries()) requireScored(sequence, where(i));
   const lengths = sequences.map(({ ids }) => ids.length);
-  return packLengths(lengths, { maxTokens: options.maxTokens, where }).map((members) => {
-    const builder = new BatchBuilder();
-    for (const i of members) builder.sequence(i, sequences[i] as TokenizedSequence);
-    return builder.build();
-  });
+  return packLengths(lengths, { maxTokens, where }).map((members) =>
+    sequenceBatch(
+      members.map((i) => [i, sequences[i] as TokenizedSequence]),
+      { where },
+    ),
+  );
 }

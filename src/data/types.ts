@@ -25,7 +25,8 @@ export interface TokenizedPair {
 }
 
 /**
- * A micro-batch of whole examples in one token stream, without padding between them.
+ * A micro-batch of whole examples in one token stream, without padding between them. One without examples has no
+ * tokens: a rank that has nothing to do in a slot of its step.
  * Letters: T tokens (computed once each), S segments, N scored rows, R responses, U distinct tokens.
  */
 export interface PackedBatch {

@@ -105,7 +105,8 @@ export function passBuffers(
   }
   const stepResponses = Math.max(R, stepExamples * (pairs ? 2 : 1));
   add("metrics", "means", "f32", stepResponses);
-  add("metrics", "losses", "f32", stepResponses);
+  // One more: whether a rank has been asked to stop.
+  add("metrics", "losses", "f32", stepResponses + 1);
   return specs;
 }
 

@@ -2,11 +2,13 @@ import { toRecipeKey } from "../config/names.js";
 import type { Config } from "../config/schema.js";
 import { DataError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
+import type { ProcessGroup } from "../parallel/group.js";
 import type { EvalRecord } from "../report/records.js";
 import type { ExampleSet } from "./examples.js";
 import { sftShares, stepLoss } from "./loss-groups.js";
 import { responseMetrics } from "./metrics.js";
 import type { Session } from "./session.js";
+import type { StepResults } from "./step-results.js";
 
 /** What an evaluation found. */
 export interface Evaluation {
@@ -17,21 +19,24 @@ export interface Evaluation {
 
 /**
  * Loss and metrics over a whole split: means over its pairs (or scored tokens), whatever the batches.
- * Work already enqueued runs first; the weights are not touched.
+ * Work already enqueued runs first; the weights are not touched. Between rounds a run that is to stop gives up and
+ * returns undefined.
  *
+ * @param results brings the results of a round to all ranks
+ * @param group the processes that share the evaluation
  * @param options.round examples uploaded per round trip
  * @param options.groupSize pairs of a loss group, and of a step as `eval_steps_per_second` counts
- * @param options.stopped asked between rounds; true gives up and returns undefined
  */
 export async function evaluate(
   session: Session,
+  results: StepResults,
+  group: ProcessGroup,
   examples: ExampleSet,
   loss: Loss,
   options: {
     readonly maxTokens: number;
     readonly round: number;
     readonly groupSize: number;
-    readonly stopped: () => boolean;
   },
   at: { readonly step: number; readonly epoch: number },
 ): Promise<Evaluation | undefined> {
@@ -43,25 +48,29 @@ export async function evaluate(
   const whole = stepLoss(loss, examples, options.groupSize);
   const shares: number[] | undefined = whole.weights && [];
   for (let begin = 0; begin < examples.count; begin += options.round) {
-    if (options.stopped()) return undefined;
+    if (results.stopped()) return undefined;
     const count = Math.min(options.round, examples.count - begin);
     const indices = Int32Array.from({ length: count }, (_, i) => begin + i);
     const weights = whole.weights?.subarray(begin, begin + count);
-    const batches = examples.pack(indices, options.maxTokens);
-    let responses = 0;
-    for (const batch of batches) {
-      await session.pass.evaluate(batch, { ...whole, ...(weights && { weights }) }, responses);
-      responses += batch.responses.length / 3;
-      for (const member of batch.members) members.push(begin + member);
+    const packed = examples.pack(indices, options.maxTokens, group);
+    results.begin(packed.responses);
+    for (const [slot, batch] of packed.batches.entries()) {
+      const step = { ...whole, ...(weights && { weights }) };
+      await session.pass.evaluate(batch, step, packed.firstResponse[slot]!);
     }
-    if (weights) shares?.push(...sftShares(batches, weights));
-    const results = await session.readResponses(responses);
-    means.push(results.means);
-    terms.push(results.losses);
+    for (const member of packed.members) members.push(begin + member);
+    const chosenTokens = examples.chosenTokens.subarray(begin, begin + count);
+    if (weights) shares?.push(...sftShares(packed.members, chosenTokens, weights));
+    results.share(packed.responses);
+    const found = await results.read();
+    results.accept(found);
+    means.push(found.means);
+    terms.push(found.losses);
   }
   const metrics = responseMetrics(concatenate(means), concatenate(terms), pairs, shares);
   const nonFinite = findNonFinite(concatenate(means), concatenate(terms), pairs);
-  const seconds = (performance.now() - started) / 1e3;
+  // One clock counts, so that the records of all ranks are equal.
+  const seconds = await group.broadcast("evaluation time", (performance.now() - started) / 1e3);
   const named = Object.entries(metrics.pairs ?? {}).map(([name, value]) => [`eval_${name}`, value]);
   const record = {
     step: at.step,

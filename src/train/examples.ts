@@ -6,11 +6,12 @@ import {
   loadSftData,
   type PoolCounts,
 } from "../data/dataset.js";
-import { packPairs, packSequences, pairTokens } from "../data/pack.js";
+import { pairBatch, pairTokens, sequenceBatch } from "../data/pack.js";
 import type { PairStore, SequenceStore } from "../data/store.js";
-import { IGNORE, type PackedBatch, type TokenizedSequence } from "../data/types.js";
+import { IGNORE, type TokenizedSequence } from "../data/types.js";
 import { DataError } from "../errors.js";
 import { losses } from "../loss/index.js";
+import { ONE_RANK, type RankBatches, type RankPlace, rankBatches } from "./rank-batches.js";
 
 /** The examples of a split, pairs or sequences, as the trainer needs them. */
 export interface ExampleSet {
@@ -20,6 +21,8 @@ export interface ExampleSet {
   /** Tokens that the model runs for example `i`, and tokens of its longest sequence. */
   readonly computedTokens: Int32Array;
   readonly longestSequence: number;
+  /** Tokens of the sequences of example `i`: those of a prompt that a pair shares count twice. */
+  readonly realTokens: Int32Array;
   /** Tokens of example `i` that are scored. */
   readonly scoredTokens: Int32Array;
   /** Those of its chosen response; of a plain sequence, all. */
@@ -28,8 +31,8 @@ export interface ExampleSet {
   where(i: number): string;
   /** The three texts of pair `i`, as token ids; absent for plain sequences. */
   parts?(i: number): PairParts;
-  /** Packs examples into micro-batches of at most `maxTokens` tokens. */
-  pack(indices: ArrayLike<number>, maxTokens: number): PackedBatch[];
+  /** Packs examples into micro-batches of at most `maxTokens` tokens: those of one rank, by default the only one. */
+  pack(indices: ArrayLike<number>, maxTokens: number, place?: RankPlace): RankBatches;
 }
 
 /** Prompt and responses of a pair: the chosen sequence up to its first scored token, and what is scored. */
@@ -67,6 +70,7 @@ function wrap<Store>(data: LoadedData<Store>, examples: (store: Store) => Exampl
 
 function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): ExampleSet {
   const computedTokens = new Int32Array(store.length);
+  const realTokens = new Int32Array(store.length);
   const scoredTokens = new Int32Array(store.length);
   const chosenTokens = new Int32Array(store.length);
   let longestSequence = 0;
@@ -75,6 +79,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     checkIds(pair.chosen.ids, vocabSize, `${store.where(i)}: chosen`);
     checkIds(pair.rejected.ids, vocabSize, `${store.where(i)}: rejected`);
     computedTokens[i] = pairTokens(pair, prefixSharing);
+    realTokens[i] = pair.chosen.ids.length + pair.rejected.ids.length;
     chosenTokens[i] = scored(pair.chosen);
     scoredTokens[i] = chosenTokens[i]! + scored(pair.rejected);
     longestSequence = Math.max(longestSequence, pair.chosen.ids.length, pair.rejected.ids.length);
@@ -84,6 +89,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     bytes: store.bytes,
     computedTokens,
     longestSequence,
+    realTokens,
     scoredTokens,
     chosenTokens,
     where: (i) => store.where(i),
@@ -96,12 +102,14 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
         rejected: rejected.ids.subarray(first(rejected)),
       };
     },
-    pack: (indices, maxTokens) => {
-      const members = Array.from(indices);
-      const where = (i: number) => store.where(members[i]!);
-      return packPairs(
-        members.map((i) => store.pair(i)),
-        { maxTokens, prefixSharing, where },
+    pack: (indices, maxTokens, place = ONE_RANK) => {
+      const where = (i: number) => store.where(indices[i]!);
+      const lengths = Array.from(indices, (example) => computedTokens[example]!);
+      return rankBatches(lengths, { maxTokens, where, place, responses: 2 }, (members) =>
+        pairBatch(
+          members.map((i) => [i, store.pair(indices[i]!)]),
+          { prefixSharing, where },
+        ),
       );
     },
   };
@@ -120,14 +128,19 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
     bytes: store.bytes,
     computedTokens,
     longestSequence: computedTokens.reduce((longest, n) => Math.max(longest, n), 0),
+    realTokens: computedTokens,
     scoredTokens,
     chosenTokens: scoredTokens,
     where: (i) => store.where(i),
-    pack: (indices, maxTokens) => {
-      const members = Array.from(indices);
-      const where = (i: number) => store.where(members[i]!);
-      const sequences = members.map((i) => store.sequence(i));
-      return packSequences(sequences, { maxTokens, where });
+    pack: (indices, maxTokens, place = ONE_RANK) => {
+      const where = (i: number) => store.where(indices[i]!);
+      const lengths = Array.from(indices, (example) => computedTokens[example]!);
+      return rankBatches(lengths, { maxTokens, where, place, responses: 1 }, (members) =>
+        sequenceBatch(
+          members.map((i) => [i, store.sequence(indices[i]!)]),
+          { where },
+        ),
+      );
     },
   };
 }

@@ -59,15 +59,16 @@ export function tokenWeights(
   return result;
 }
 
-/** (E) share of each chosen response's −mean in the SFT term, in the order of the micro-batches' examples. */
+/**
+ * (E) share of each chosen response's −mean in the SFT term, in the order of the results.
+ *
+ * @param members examples of the step in that order
+ * @param chosenTokens (E) scored tokens of the chosen responses, in data order like `weights`
+ */
 export function sftShares(
-  batches: readonly Pick<PackedBatch, "members" | "responses">[],
+  members: readonly number[],
+  chosenTokens: ArrayLike<number>,
   weights: Float64Array,
 ): number[] {
-  return batches.flatMap(({ members, responses }) =>
-    Array.from(members, (member, e) => {
-      const tokens = responses[6 * e + 1]! - responses[6 * e]!;
-      return tokens * weights[member]!;
-    }),
-  );
+  return members.map((member) => chosenTokens[member]! * weights[member]!);
 }

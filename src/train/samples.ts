@@ -12,6 +12,7 @@ import type { ExampleSet } from "./examples.js";
 import type { RunPlan } from "./plan.js";
 import { chooseSamples, sampleBatches } from "./sample-prompts.js";
 import type { Session } from "./session.js";
+import type { StepResults } from "./step-results.js";
 
 /** An answer, as a line of `samples.jsonl` holds it: texts without special tokens. */
 export interface SampleRecord {
@@ -98,10 +99,18 @@ export class Samples {
     this.#keys = new KvCache(session, session.model.shape, cacheRows, tokens);
   }
 
-  /** Answers all prompts and appends them to the file in one write; false: stopped, nothing was written. */
-  async write(step: number, stopped: () => boolean): Promise<boolean> {
+  /**
+   * Answers all prompts and appends them to the file in one write; false: stopped, nothing was written. Every rank
+   * answers them, because the weights may be shared out, and one writes.
+   */
+  async write(
+    step: number,
+    results: Pick<StepResults, "ask" | "stopped">,
+    writes: boolean,
+  ): Promise<boolean> {
     const records: SampleRecord[] = [];
     for (const batch of this.#batches) {
+      await results.ask();
       const sequences = batch.map(({ prompt, cache }, row) => ({ row, prompt, cache, answer: [] }));
       try {
         await continueSequences(this.#session, this.#session.model.shape, this.#keys, sequences, {
@@ -109,7 +118,7 @@ export class Samples {
           maxTokens: this.#maxTokens,
           eosIds: this.#tools.eosIds,
           beforePass: () => {
-            if (stopped()) throw new Stopped();
+            if (results.stopped()) throw new Stopped();
           },
         });
       } catch (error) {
@@ -123,6 +132,7 @@ export class Samples {
         records.push({ step, ...this.#texts(ids) });
       });
     }
+    if (!writes) return true;
     const lines = records.map((record) => `${JSON.stringify(record)}\n`).join("");
     await appendFile(this.#file, lines).catch((error: unknown) => {
       throw writeError(this.#file, error);

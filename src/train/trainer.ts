@@ -6,6 +6,7 @@ import { ConfigError, MemoryError } from "../errors.js";
 import { createLoss, type Loss } from "../loss/index.js";
 import { readModelShape } from "../model/index.js";
 import { type DeviceName, freeDeviceMemory, requireDevice } from "../native/index.js";
+import { soloGroup } from "../parallel/group.js";
 import {
   combineReporters,
   createTrainerState,
@@ -186,6 +187,8 @@ async function trainLocked(
       settings,
       best,
       session,
+      world: undefined,
+      group: soloGroup(),
       samples,
       reporter,
       trainerState,

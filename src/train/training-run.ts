@@ -9,16 +9,18 @@ import type { Loss } from "../loss/index.js";
 import type { ModelShape } from "../model/index.js";
 import { AdamW } from "../optim/adamw.js";
 import { learningRate, type ScheduleOptions } from "../optim/schedule.js";
+import type { ProcessGroup } from "../parallel/group.js";
 import type { Reporter, TrainerState } from "../report/index.js";
 import { type BestRule, describeRule, isBetter } from "./best-model.js";
 import { evaluate } from "./evaluate.js";
 import type { RunData } from "./examples.js";
-import { stepLoss } from "./loss-groups.js";
+import { type StepLoss, sftShares, stepLoss } from "./loss-groups.js";
 import { createMilestones, type Milestones } from "./milestones.js";
 import { firstNonFinite } from "./nonfinite.js";
 import { removeOldCheckpoints } from "./output-dir.js";
 import { type RunPlan, scheduleOptions } from "./plan.js";
 import type { Profiler } from "./profiler.js";
+import type { RankBatches } from "./rank-batches.js";
 import {
   checkpointDir,
   type RunState,
@@ -29,6 +31,8 @@ import {
 import type { Samples } from "./samples.js";
 import type { Session } from "./session.js";
 import { StepMeter } from "./step-meter.js";
+import { StepResults } from "./step-results.js";
+import type { World } from "./world.js";
 
 /** Everything a run needs, loaded and allocated. */
 export interface TrainingParts {
@@ -44,13 +48,17 @@ export interface TrainingParts {
   /** How the best evaluation is chosen. */
   readonly best: BestRule | undefined;
   readonly session: Session;
+  /** The ranks that share the run; undefined: it is one process. */
+  readonly world: World | undefined;
+  /** This rank, or the group of one process. */
+  readonly group: ProcessGroup;
   /** Answers to prompts of the test split, where the recipe asks for them. */
   readonly samples: Samples | undefined;
   readonly reporter: Reporter;
   readonly trainerState: TrainerState;
   /** Where the run is to be profiled. */
   readonly profiler: Profiler | undefined;
-  /** Asked between steps; true ends the run early. */
+  /** Whether this process has been asked to end the run early. */
   readonly stopped: () => boolean;
 }
 
@@ -58,12 +66,24 @@ export interface TrainingParts {
 export interface RunOutcome {
   readonly step: number;
   readonly epoch: number;
-  /** Examples that this process trained on. */
+  /** Examples trained on since the start or the resume, over all ranks. */
   readonly examples: number;
   /** Stopped before its last step was done and evaluated. */
   readonly interrupted: boolean;
   /** The step whose weights output_dir has; -1: none yet, the run was stopped. */
   readonly resultStep: number;
+}
+
+/** What an optimizer step trains on. */
+interface StepWork {
+  readonly packed: RankBatches;
+  /** What its loss weighs its terms with. */
+  readonly terms: StepLoss;
+  /** Of each chosen response in the SFT term, where there is one. */
+  readonly shares: readonly number[] | undefined;
+  /** Of all ranks. */
+  readonly realTokens: number;
+  readonly computedTokens: number;
 }
 
 /** The training loop, from one step to the last, with what happens between steps. */
@@ -75,6 +95,7 @@ export class TrainingRun {
   readonly #order: (step: number) => Int32Array;
   readonly #milestones: Milestones;
   readonly #meter: StepMeter;
+  readonly #results: StepResults;
   #step: number;
   #evaluatedStep: number;
   #savedStep: number;
@@ -101,13 +122,21 @@ export class TrainingRun {
     this.#schedule = scheduleOptions(config, totalSteps);
     this.#order = createOrder({ count, perStep, shuffle: config.shuffle, seed: config.seed });
     this.#milestones = createMilestones(config, { count, perStep, totalSteps });
-    this.#meter = new StepMeter(session, this.#optimizer.clip);
+    this.#meter = new StepMeter(session.stream, this.#optimizer.clip);
+    this.#results = new StepResults(session, parts.world, parts.stopped);
+  }
+
+  /** Frees what the loop owns besides its parts. */
+  dispose(): void {
+    this.#results.dispose();
   }
 
   /** Trains to the last step, or until stopped; then writes the model, or a checkpoint to go on from. */
   async run(): Promise<RunOutcome> {
-    const { plan, stopped } = this.#parts;
+    const { plan } = this.#parts;
     const first = this.#step;
+    const stopped = () => this.#results.stopped();
+    await this.#results.ask();
     // A run that was stopped in the middle of an evaluation makes up for it when it is resumed.
     if ((await this.#evaluateIfDue()) && this.#mayBeBest()) await this.#save();
     while (this.#step < plan.totalSteps && !stopped()) {
@@ -128,7 +157,7 @@ export class TrainingRun {
 
   /** Writes the model to output_dir: the last weights, or those of the best evaluation. Returns their step. */
   async #saveResult(): Promise<number> {
-    const { config, session, source, reporter, trainerState, best: rule } = this.#parts;
+    const { config, session, source, reporter, trainerState, group, best: rule } = this.#parts;
     const save = () => saveModel(session.model, config.outputDir, source, config);
     const best = trainerState.best;
     if (!config.loadBestModelAtEnd || rule === undefined || best === undefined) {
@@ -143,7 +172,9 @@ export class TrainingRun {
     const name = path.basename(best.checkpoint);
     const step = Number(name.replace("checkpoint-", ""));
     if (step !== this.#step) {
-      if (!existsSync(best.checkpoint)) {
+      // Folders may come into sight at different times on different machines: one rank decides.
+      const there = await group.broadcast("best checkpoint", existsSync(best.checkpoint));
+      if (!there) {
         await save();
         throw new CheckpointError(
           `${best.checkpoint}: the best checkpoint, by ${rule.metric} ${best.metric}, is gone`,
@@ -180,39 +211,58 @@ export class TrainingRun {
   async #enqueueStep(): Promise<void> {
     const { session } = this.#parts;
     const { stream, store, pass } = session;
-    const { batches, terms } = this.#work(this.#step);
+    const work = this.#work(this.#step);
+    const { batches, firstResponse, members, responses } = work.packed;
     this.#step++;
     const rate = learningRate(this.#schedule, this.#step);
-    const epoch = this.#milestones.epochsAfter(this.#step);
-    const facts = { step: this.#step, epoch, learning_rate: rate };
+    const facts = {
+      step: this.#step,
+      epoch: this.#milestones.epochsAfter(this.#step),
+      learning_rate: rate,
+      num_tokens: work.realTokens,
+      num_computed_tokens: work.computedTokens,
+    };
     const began = performance.now();
     stream.pushRange(`step ${this.#step}`);
     for (const block of store.blocks) stream.fill(block.grad, 0);
-    let responses = 0;
-    for (const batch of batches) {
-      await pass.train(batch, terms, responses);
-      responses += batch.responses.length / 3;
+    this.#results.begin(responses);
+    for (const [slot, batch] of batches.entries()) {
+      await pass.train(batch, work.terms, firstResponse[slot]!);
     }
+    this.#results.share(responses);
     await this.#reportLast();
     stream.pushRange("optimizer");
     this.#optimizer.step(stream, this.#step, rate);
     stream.popRange();
     stream.popRange();
-    for (const { examples } of batches) this.#examples += examples;
-    this.#meter.end(facts, batches, terms, responses, began);
+    this.#examples += members.length;
+    const makeUp = {
+      examples: members.length,
+      pairs: this.#loss.examples === "pairs",
+      shares: work.shares,
+    };
+    this.#meter.end(facts, this.#results.read(), makeUp, began);
   }
 
   /** The micro-batches of a step (from 0) and what its loss weighs them with. */
-  #work(step: number) {
-    const { config, data, plan } = this.#parts;
-    const { scoredTokens, chosenTokens } = data.train;
-    const members = this.#order(step);
+  #work(step: number): StepWork {
+    const { config, data, plan, group } = this.#parts;
+    const { train } = data;
+    const examples = this.#order(step);
     const counts = {
-      scoredTokens: members.map((i) => scoredTokens[i]!),
-      chosenTokens: members.map((i) => chosenTokens[i]!),
+      scoredTokens: examples.map((i) => train.scoredTokens[i]!),
+      chosenTokens: examples.map((i) => train.chosenTokens[i]!),
     };
     const terms = stepLoss(this.#loss, counts, config.perDeviceTrainBatchSize);
-    return { batches: data.train.pack(members, plan.limits.tokens), terms };
+    const packed = train.pack(examples, plan.limits.tokens, group);
+    const { weights } = terms;
+    return {
+      packed,
+      terms,
+      shares: weights && sftShares(packed.members, counts.chosenTokens, weights),
+      realTokens: examples.reduce((sum, i) => sum + train.realTokens[i]!, 0),
+      computedTokens: examples.reduce((sum, i) => sum + train.computedTokens[i]!, 0),
+    };
   }
 
   /**
@@ -220,8 +270,10 @@ export class TrainingRun {
    * @throws NumericsError when its loss or gradient is not finite and the recipe does not say to skip it.
    */
   async #reportLast(): Promise<void> {
-    const record = await this.#meter.take();
-    if (!record) return;
+    const measured = await this.#meter.take();
+    if (!measured) return;
+    this.#results.accept(measured);
+    const { record } = measured;
     const { config, reporter } = this.#parts;
     const { step, loss, grad_norm } = record;
     if (Number.isFinite(loss) && Number.isFinite(grad_norm)) return reporter.step(record);
@@ -237,8 +289,8 @@ export class TrainingRun {
   async #failure(step: number, what: string): Promise<NumericsError> {
     const { session, shape } = this.#parts;
     await session.stream.done();
-    const { batches, terms } = this.#work(step - 1);
-    const first = await firstNonFinite(session, shape, batches, terms);
+    const { packed, terms } = this.#work(step - 1);
+    const first = await firstNonFinite(session, shape, packed.batches, terms);
     const why = first
       ? `first in ${first}`
       : "every value of its passes is finite, but the square of a gradient or a sum of losses is not";
@@ -277,13 +329,15 @@ export class TrainingRun {
     if (!this.#evaluationMissing()) return false;
     await this.#parts.profiler?.rest();
     await this.#reportLast();
-    const { config, data, plan, session, samples, reporter, stopped } = this.#parts;
+    const { config, data, plan, session, samples, reporter, group } = this.#parts;
     const { tokens: maxTokens, stepExamples: round } = plan.limits;
-    const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize, stopped };
+    const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
-    const found = await evaluate(session, data.test, this.#loss, options, at);
+    const results = this.#results;
+    const found = await evaluate(session, results, group, data.test, this.#loss, options, at);
     if (!found) return false; // stopped half-way
-    if (samples && !(await samples.write(this.#step, stopped))) return false;
+    const writes = group.rank === 0;
+    if (samples && !(await samples.write(this.#step, results, writes))) return false;
     this.#evaluatedStep = this.#step;
     if (found.nonFinite) {
       // No update depends on it, so the run goes on whatever on_nonfinite says.
@@ -300,7 +354,7 @@ export class TrainingRun {
   async #save(): Promise<void> {
     await this.#parts.profiler?.rest();
     await this.#reportLast();
-    const { best: rule, config, session, settings, source, trainerState } = this.#parts;
+    const { best: rule, config, session, settings, source, trainerState, group } = this.#parts;
     const checkpoint = checkpointDir(config.outputDir, this.#step);
     if (rule && this.#mayBeBest()) {
       const metric = trainerState.evaluation(this.#step)?.[rule.metric];
@@ -309,6 +363,7 @@ export class TrainingRun {
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
     await saveCheckpoint(session.model, state, trainerState.toJson(), source, config);
     this.#savedStep = this.#step;
+    if (group.rank > 0) return;
     const keep = [checkpoint, ...(trainerState.best ? [trainerState.best.checkpoint] : [])];
     await removeOldCheckpoints(config.outputDir, config.saveTotalLimit, keep);
   }
