@@ -181,11 +181,13 @@ function decode(bytes: Uint8Array): string | undefined {
   }
 }
 
-function isRecord(value: unknown): value is Record<string, unknown> {
+/** Whether a JSON value is an object. */
+export function isRecord(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-function isSizeList(value: unknown): value is number[] {
+/** Whether a JSON value is a list of sizes: whole numbers from 0 to 2^53. */
+export function isSizeList(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 }
 

@@ -1,17 +1,23 @@
 import path from "node:path";
 import { CheckpointError } from "../errors.js";
 import { type DType, type Stream, sizeOf, type Tensor, type Window } from "../native/index.js";
-import type { Safetensors, SafetensorsDtype, TensorEntry } from "./safetensors.js";
+import type { TensorSource } from "./piece-source.js";
+import type { TensorPiece } from "./pieces.js";
+import type { SafetensorsDtype, TensorEntry } from "./safetensors.js";
 import { SafetensorsWriter } from "./safetensors-writer.js";
 import { planShards } from "./shards.js";
 
-/** A checkpoint tensor and where it lives: rows `[begin, begin + rows)` of a parameter. */
-export interface StoredTensor {
-  readonly name: string;
-  readonly shape: readonly number[];
-  /** Written when loading, the first one read when saving: weights and their f32 masters. */
+/** Elements of a checkpoint tensor and the memory that holds them. */
+export interface StoredPiece extends TensorPiece {
+  /** (n): written from `at` on when loading, the first one read when saving; weights and their f32 masters. */
   readonly tensors: readonly Tensor[];
-  readonly begin: number;
+}
+
+/** How a file is written. */
+export interface SaveOptions {
+  readonly dtype: DType;
+  /** true: as flat pieces of tensors, which an index puts together. Default: as whole tensors. */
+  readonly pieces?: boolean;
 }
 
 const DTYPE_OF: Partial<Record<SafetensorsDtype, DType>> = { F32: "f32", BF16: "bf16", F16: "f16" };
@@ -29,7 +35,7 @@ export class WeightMover {
   readonly #staging: Tensor;
   readonly #host: Uint8Array;
   readonly #windows = new Map<Tensor, Window>();
-  readonly #views = new Map<string, Window>();
+  readonly #views = new Map<DType, Window>();
 
   constructor(s: Stream, staging: Tensor) {
     this.#s = s;
@@ -38,22 +44,23 @@ export class WeightMover {
   }
 
   /**
-   * Reads every target from the file, converted to the dtypes it is kept in.
+   * Reads every target from the file, converted to the dtypes it is kept in. Targets without elements are checked
+   * as the others are.
    *
    * @param ignore names that may be in the file without a target.
    * @throws CheckpointError for a missing, extra or misshaped tensor or one that holds no floats; all tensors
    *   are checked before the first is read.
    */
   async load(
-    source: Safetensors,
-    targets: readonly StoredTensor[],
+    source: TensorSource,
+    targets: readonly StoredPiece[],
     where: string,
     ignore: (name: string) => boolean = () => false,
   ): Promise<void> {
     checkTensors(source, targets, where, ignore);
     for (const target of targets) {
       const dtype = DTYPE_OF[source.info(target.name).dtype]!;
-      await this.#pieces(target, dtype, async (staged, byteOffset, windows) => {
+      await this.#steps(target, dtype, async (staged, byteOffset, windows) => {
         const bytes = this.#host.subarray(0, staged.bytes);
         await source.read(target.name, byteOffset, bytes.length, bytes);
         this.#s.write(staged, bytes);
@@ -64,38 +71,40 @@ export class WeightMover {
   }
 
   /**
-   * Writes the tensors as `dtype` to `folder`, in shards where transformers makes some. Returns the files
+   * Writes whole tensors as `dtype` to `folder`, in shards where transformers makes some. Returns the files
    * and the content of their index, which the caller writes last.
    */
   async save(
     folder: string,
-    sources: readonly StoredTensor[],
+    sources: readonly StoredPiece[],
     dtype: DType,
     maxShardBytes = 5e9,
   ): Promise<{ files: string[]; index: object | undefined }> {
     const byName = new Map(sources.map((source) => [source.name, source]));
     const plan = planShards(
-      sources.map((source) => entry(source, dtype)),
+      sources.map((source) => fileEntry(source, { dtype })),
       maxShardBytes,
     );
     const files: string[] = [];
     for (const shard of plan.shards) {
       const file = path.join(folder, shard.file);
       const members = shard.entries.map(({ name }) => byName.get(name)!);
-      await this.saveFile(file, members, dtype);
+      await this.saveFile(file, members, { dtype });
       files.push(file);
     }
     return { files, index: plan.index };
   }
 
-  /** Writes the tensors as `dtype` to one file, which appears complete or not at all. */
-  async saveFile(file: string, sources: readonly StoredTensor[], dtype: DType): Promise<void> {
-    const writer = await SafetensorsWriter.create(
-      file,
-      sources.map((source) => entry(source, dtype)),
-    );
+  /** Writes the tensors to one file, which appears complete or not at all. */
+  async saveFile(
+    file: string,
+    sources: readonly StoredPiece[],
+    options: SaveOptions,
+  ): Promise<void> {
+    const entries = sources.map((source) => fileEntry(source, options));
+    const writer = await SafetensorsWriter.create(file, entries);
     try {
-      for (const source of sources) await this.#write(writer, source, dtype);
+      for (const source of sources) await this.write(writer, source, options.dtype);
       await writer.finish();
     } catch (error) {
       await writer.abort();
@@ -103,8 +112,9 @@ export class WeightMover {
     }
   }
 
-  async #write(writer: SafetensorsWriter, source: StoredTensor, dtype: DType): Promise<void> {
-    await this.#pieces(source, dtype, async (staged, _, windows) => {
+  /** Appends a tensor, or a piece of it, to a file. */
+  async write(writer: SafetensorsWriter, source: StoredPiece, dtype: DType): Promise<void> {
+    await this.#steps(source, dtype, async (staged, _, windows) => {
       this.#s.convert(staged, windows[0]!);
       const bytes = this.#host.subarray(0, staged.bytes);
       await this.#s.readInto(staged, bytes);
@@ -112,34 +122,26 @@ export class WeightMover {
     });
   }
 
-  /** Runs `move` on runs of whole rows that fit into the staging tensor. */
-  async #pieces(
-    stored: StoredTensor,
+  /** Runs `move` on as many elements as fit into the staging tensor; `byteOffset` is that in the whole tensor. */
+  async #steps(
+    { begin, end, at, tensors }: StoredPiece,
     dtype: DType,
     move: (staged: Tensor, byteOffset: number, windows: Window[]) => Promise<void>,
   ): Promise<void> {
-    const [rows, ...rest] = stored.shape as [number, ...number[]];
-    const rowBytes = sizeOf(dtype) * rest.reduce((product, extent) => product * extent, 1);
-    const step = Math.min(rows, Math.floor(this.#staging.bytes / rowBytes));
-    if (step === 0) {
-      throw new CheckpointError(
-        `tensor "${stored.name}": a row of ${rowBytes} bytes does not fit into the staging memory of ${this.#staging.bytes}`,
-      );
-    }
-    const view = this.#view(dtype, [step, ...rest]);
-    for (let done = 0; done < rows; done += step) {
-      const count = Math.min(step, rows - done);
-      const windows = stored.tensors.map((t) => this.#window(t).set(stored.begin + done, count));
-      await move(view.set(0, count), done * rowBytes, windows);
+    const step = this.#staging.bytes / sizeOf(dtype);
+    for (let from = begin; from < end; from += step) {
+      const count = Math.min(step, end - from);
+      const windows = tensors.map((t) => this.#window(t).set(at + from - begin, count));
+      await move(this.#view(dtype).set(0, count), from * sizeOf(dtype), windows);
     }
   }
 
-  #view(dtype: DType, shape: readonly number[]): Window {
-    const key = `${dtype} ${shape.join("x")}`;
-    let view = this.#views.get(key);
+  #view(dtype: DType): Window {
+    let view = this.#views.get(dtype);
     if (!view) {
-      view = this.#staging.view(shape, { dtype }).window();
-      this.#views.set(key, view);
+      const elements = this.#staging.bytes / sizeOf(dtype);
+      view = this.#staging.view([elements], { dtype }).window();
+      this.#views.set(dtype, view);
     }
     return view;
   }
@@ -154,13 +156,17 @@ export class WeightMover {
   }
 }
 
-function entry({ name, shape }: StoredTensor, dtype: DType): TensorEntry {
-  return { name, shape: [...shape], dtype: NAME_OF[dtype] };
+/** What a file says of a tensor, or of a piece of it. */
+export function fileEntry(
+  { name, shape, begin, end }: TensorPiece,
+  { dtype, pieces = false }: SaveOptions,
+): TensorEntry {
+  return { name, shape: pieces ? [end - begin] : [...shape], dtype: NAME_OF[dtype] };
 }
 
 function checkTensors(
-  source: Safetensors,
-  targets: readonly StoredTensor[],
+  source: TensorSource,
+  targets: readonly StoredPiece[],
   where: string,
   ignore: (name: string) => boolean,
 ): void {

@@ -33,7 +33,6 @@ export class ResidentStore implements ModelStore {
   readonly #weights: readonly BlockTensors[];
   readonly #gradients: readonly BlockTensors[];
   readonly #masters: readonly BlockTensors[];
-  readonly #moments: readonly { readonly m: BlockTensors; readonly v: BlockTensors }[];
 
   /** @param training false: weights only. */
   constructor(
@@ -51,8 +50,6 @@ export class ResidentStore implements ModelStore {
       this.blocks.map((block, b) => parameterViews(this.layouts[b]!, of(block)));
     this.#weights = views(({ weight }) => weight);
     this.#masters = training && dtype !== "f32" ? views(({ master }) => master) : this.#weights;
-    const moments = training ? { m: views(({ m }) => m), v: views(({ v }) => v) } : undefined;
-    this.#moments = moments ? moments.m.map((m, b) => ({ m, v: moments.v[b]! })) : [];
     this.#gradients = training ? views(({ grad }) => grad) : [];
   }
 
@@ -79,16 +76,6 @@ export class ResidentStore implements ModelStore {
 
   local(): ParamStore {
     return this;
-  }
-
-  /** The f32 weights that the optimizer updates; the weights themselves in an f32 run. */
-  masters(block: number): BlockTensors {
-    return this.#masters[block]!;
-  }
-
-  /** Adam's first and second moments, f32. */
-  moments(block: number): { readonly m: BlockTensors; readonly v: BlockTensors } {
-    return this.#moments[block]!;
   }
 
   shard(kind: StateKind, block: number): Tensor {

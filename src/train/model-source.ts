@@ -26,6 +26,7 @@ export async function loadWeights(model: ResidentModel, dir: string): Promise<vo
   const file = await openSafetensors(dir);
   try {
     await model.withMover((mover) => mover.load(file, model.weights(), dir, ignored));
+    await model.store.shareWeights();
   } finally {
     await file.close();
   }

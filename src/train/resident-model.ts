@@ -1,4 +1,5 @@
-import { STAGING_BYTES, type StoredTensor, WeightMover } from "../checkpoint/weights.js";
+import { piecesWithin } from "../checkpoint/pieces.js";
+import { STAGING_BYTES, type StoredPiece, WeightMover } from "../checkpoint/weights.js";
 import type { BlockSpec, ModelShape } from "../model/index.js";
 import {
   type Arena,
@@ -7,11 +8,11 @@ import {
   type DType,
   openDevice,
   type Stream,
-  type Tensor,
 } from "../native/index.js";
 import { storeBytes } from "../parallel/layout.js";
 import { ResidentStore } from "../parallel/resident.js";
-import type { BlockTensors, ModelStore } from "../parallel/store.js";
+import type { ModelStore, StateKind } from "../parallel/store.js";
+import { flatTensors } from "./stored.js";
 
 export interface ResidentModelOptions {
   /** A name, which opens a device of its own, or one that stays its caller's. */
@@ -34,7 +35,6 @@ export class ResidentModel {
   readonly device: Device;
   readonly stream: Stream;
   readonly store: ModelStore;
-  readonly #resident: ResidentStore;
   readonly #ownDevice: boolean;
   readonly #arena: Arena;
 
@@ -58,20 +58,26 @@ export class ResidentModel {
       if (this.#ownDevice) this.device.dispose();
       throw error;
     }
-    this.#resident = new ResidentStore(this.stream, this.#arena, blocks, dtype, training);
-    this.store = this.#resident;
+    this.store = new ResidentStore(this.stream, this.#arena, blocks, dtype, training);
   }
 
-  /** The model's tensors by their names in a checkpoint; loading fills `weight` and `master` of each. */
-  weights(): StoredTensor[] {
-    return this.#stored("", (b) => [this.#resident.masters(b), this.store.acquire(b)]);
+  /**
+   * What this rank holds of the model's f32 weights, by their names in a checkpoint. Where they were written, the
+   * store's `shareWeights` has to follow.
+   */
+  weights(): StoredPiece[] {
+    return this.optimizerState("master", "");
   }
 
-  /** One state of the optimizer under `prefix` + checkpoint name. */
-  optimizerState(kind: "master" | "m" | "v", prefix: string): StoredTensor[] {
-    if (kind === "master")
-      return this.#stored(prefix, (b) => [this.#resident.masters(b), this.store.acquire(b)]);
-    return this.#stored(prefix, (b) => [this.#resident.moments(b)[kind]]);
+  /** What this rank holds of one state of the optimizer, under `prefix` + checkpoint name. */
+  optimizerState(kind: StateKind, prefix: string): StoredPiece[] {
+    const { layouts } = this.store;
+    return this.blocks.flatMap((block, b) => {
+      const layout = layouts[b]!;
+      const tensors = [this.store.shard(kind, b)];
+      const pieces = piecesWithin(flatTensors(block, layout, prefix), layout.held);
+      return pieces.map((piece) => ({ ...piece, tensors }));
+    });
   }
 
   /** Runs `work` with a mover whose staging memory lives only that long. */
@@ -89,25 +95,5 @@ export class ResidentModel {
     this.store.dispose();
     this.#arena.dispose();
     if (this.#ownDevice) this.device.dispose();
-  }
-
-  #stored(prefix: string, tensorsOf: (block: number) => BlockTensors[]): StoredTensor[] {
-    return this.blocks.flatMap((block, b) => {
-      const sets = tensorsOf(b);
-      return block.parameters.flatMap(({ name, shape, parts }) => {
-        const tensors = [...new Set(sets.map((set) => set[name] as Tensor))];
-        let begin = 0;
-        return parts.map((part) => {
-          const stored = {
-            name: prefix + part.name,
-            shape: [part.rows, ...shape.slice(1)],
-            tensors,
-            begin,
-          };
-          begin += part.rows;
-          return stored;
-        });
-      });
-    });
   }
 }

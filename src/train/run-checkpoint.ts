@@ -185,7 +185,7 @@ export async function saveCheckpoint(
       ...model.optimizerState("v", prefixes.v),
     ];
     await model.withMover((mover) =>
-      mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, "f32"),
+      mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, { dtype: "f32" }),
     );
     await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
     await writeFileAtomic(path.join(folder, STATE_FILE), `${JSON.stringify(state, null, 2)}\n`);
@@ -224,6 +224,7 @@ async function restore(model: ResidentModel, dir: string, withMoments: boolean):
       if (wanted.length > 0) await mover.load(optimizer, wanted, file, left);
       if (!exact) await mover.load(weights, model.weights(), dir);
     });
+    await model.store.shareWeights();
   } finally {
     await Promise.all([optimizer.close(), weights.close()]);
   }
