@@ -35,6 +35,12 @@ export interface RunState {
   /** Tokens per micro-batch: packing decides the order of sums, so a resumed run keeps it. */
   readonly maxTokens: number;
   readonly totalSteps: number;
+  /** Processes that wrote it; absent: one. */
+  readonly ranks?: number;
+  /** How much they shared, for people: any stage reads what another wrote. */
+  readonly zeroStage?: number;
+  /** The recipe's examples per optimizer step and process; absent: `examplesPerStep` over `ranks`. */
+  readonly examplesPerRank?: number;
   /** How the best evaluation is chosen; absent: it is not. */
   readonly bestBy?: string;
 }

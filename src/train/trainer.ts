@@ -18,6 +18,7 @@ import {
   unloggedSteps,
 } from "../report/index.js";
 import { type BestRule, bestBefore, bestRule, describeRule } from "./best-model.js";
+import { keptPlan, rankSettings } from "./elastic.js";
 import { describeEnvironment } from "./environment.js";
 import { requireTestRows } from "./evaluate.js";
 import { loadExamples } from "./examples.js";
@@ -102,9 +103,9 @@ async function trainLocked(
   const tools = config.generateDuringEval
     ? await readSampleTools(modelDir, dataOptions.modelDir, source.fields)
     : undefined;
-  const kept = checkpoint?.state.maxTokens;
+  const kept = keptPlan(checkpoint, config, 1);
   const memory = { device: freeDeviceMemory(device) };
-  const plan = planRun(config, shape, data.train, data.test, memory, { tokens: kept });
+  const plan = planRun(config, shape, data.train, data.test, memory, kept);
   const settings = {
     format: 1,
     seed: config.seed,
@@ -119,6 +120,7 @@ async function trainLocked(
     prefixSharing: config.prefixSharing,
     maxTokens: plan.limits.tokens,
     totalSteps: plan.totalSteps,
+    ...rankSettings(config, 1),
     ...(best && { bestBy: describeRule(best) }),
   } as const;
   if (checkpoint) checkAgreement(checkpoint, settings);
@@ -174,7 +176,8 @@ async function trainLocked(
       // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
       flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),
     });
-    for (const notice of [...data.notices, ...moved, ...asked.notices]) reporter.notice(notice);
+    for (const notice of [...kept.notices, ...data.notices, ...moved, ...asked.notices])
+      reporter.notice(notice);
 
     const stopped = () => signal?.aborted === true;
     const parts = {
