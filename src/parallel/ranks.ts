@@ -175,7 +175,9 @@ function masterOf(env: Environment): Address | undefined {
   const number = whole(port);
   if (number === undefined || number < 1 || number > 65535)
     throw wrong("MASTER_PORT", port, "a port, 1 to 65535");
-  return { address, port: number };
+  // Torchrun's agent listens there itself.
+  const taken = /^(true|1)$/i.test(env.TORCHELASTIC_USE_AGENT_STORE ?? "");
+  return { address, port: taken ? number + 1 : number };
 }
 
 const MIN_TOKEN_LENGTH = 16;
