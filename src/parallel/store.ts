@@ -1,4 +1,5 @@
 import type { Stream, Tensor } from "../native/index.js";
+import type { HostState } from "./host-state.js";
 import type { BlockLayout, ZeroStage } from "./layout.js";
 
 /** Tensors of one block by parameter name. */
@@ -36,6 +37,13 @@ export interface FlatBlock {
   readonly decayed: number;
 }
 
+/** A walk that is not part of a step. */
+export interface LocalWalk extends ParamStore {
+  /** Weights come from all ranks, so that all have to walk as far as the others do. */
+  readonly lockstep: boolean;
+  end(): void;
+}
+
 /** One kind of the optimizer's state. */
 export type StateKind = "master" | "m" | "v";
 
@@ -64,9 +72,14 @@ export interface ModelStore extends ParamStore {
   /** The update of the block's weights is enqueued: they may go to the other ranks. */
   updated(block: number): void;
 
-  /** A store for a walk on another stream that leaves the other ranks out: none where weights are shared. */
-  local(stream: Stream): ParamStore | undefined;
+  /**
+   * The store of one more walk, on another stream, whose gradients are this rank's alone and are lost. What the
+   * store's own stream had to do is done, and it rests until the walk ends.
+   */
+  local(stream: Stream): LocalWalk;
 
+  /** The optimizer's state in host memory, where it lies there. */
+  readonly host?: HostState | undefined;
   /** Where the optimizer's state lies: the stream of the walk, or one of the CPU device when it is offloaded. */
   readonly stateStream: Stream;
   /** The held part of the optimizer's state: elements `layouts[block].held`, f32. */

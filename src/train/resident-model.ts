@@ -9,8 +9,15 @@ import {
   openDevice,
   type Stream,
 } from "../native/index.js";
-import { storeBytes } from "../parallel/layout.js";
+import { type HostState, openHostState } from "../parallel/host-state.js";
+import {
+  type StoreOptions,
+  shardedElements,
+  storeBytes,
+  type ZeroStage,
+} from "../parallel/layout.js";
 import { ResidentStore } from "../parallel/resident.js";
+import { type Fabric, ShardedStore } from "../parallel/sharded.js";
 import type { ModelStore, StateKind } from "../parallel/store.js";
 import { flatTensors } from "./stored.js";
 
@@ -24,6 +31,12 @@ export interface ResidentModelOptions {
   readonly dtype: DType;
   /** With gradients and the optimizer's state. */
   readonly training: boolean;
+  /** The other ranks of a run, on the model's device; absent: one process. */
+  readonly fabric?: Fabric | undefined;
+  /** What ranks share among them. Default: 0. */
+  readonly stage?: ZeroStage;
+  /** The optimizer's state lies in host memory; without effect on the CPU device. */
+  readonly offload?: boolean;
 }
 
 /** A model's parameters on a device of its own, and the stream that works on them. */
@@ -37,10 +50,11 @@ export class ResidentModel {
   readonly store: ModelStore;
   readonly #ownDevice: boolean;
   readonly #arena: Arena;
+  readonly #host: HostState | undefined;
 
   /** @throws MemoryError when they do not fit. */
   constructor(options: ResidentModelOptions) {
-    const { shape, blocks, dtype, training, device = "auto", threads } = options;
+    const { shape, blocks, dtype, training, device = "auto", threads, fabric } = options;
     this.shape = shape;
     this.blocks = blocks;
     this.dtype = dtype;
@@ -49,16 +63,29 @@ export class ResidentModel {
     this.device =
       typeof device === "string" ? openDevice(device, threads ? { threads } : {}) : device;
     this.stream = this.device.stream();
-    const lines = storeBytes(blocks, dtype, { stage: 0, size: 1, training, offload: false });
-    const bytes = lines.reduce((sum, line) => sum + line.bytes, 0);
+    const offload = training && options.offload === true && this.device.name !== "cpu";
+    const stage = fabric ? (options.stage ?? 0) : 0;
+    const size = fabric?.comm.size ?? 1;
+    const lines = storeBytes(blocks, dtype, { stage, size, training, offload });
+    const own = lines.filter(({ host }) => !host);
+    let host: HostState | undefined;
     try {
+      if (offload)
+        host = openHostState(lines, largestPart(blocks, { stage, size }), dtype, threads);
+      this.#host = host;
+      const bytes = own.reduce((sum, line) => sum + line.bytes, 0);
       this.#arena = this.device.arena(bytes, "model and optimizer");
     } catch (error) {
+      host?.dispose();
       this.stream.dispose();
       if (this.#ownDevice) this.device.dispose();
       throw error;
     }
-    this.store = new ResidentStore(this.stream, this.#arena, blocks, dtype, training);
+    const { stream, device: opened } = this;
+    const common = { stream, stage, specs: blocks, dtype, arena: this.#arena, host };
+    this.store = fabric
+      ? new ShardedStore({ ...common, device: opened, fabric })
+      : new ResidentStore(stream, this.#arena, blocks, dtype, training, host);
   }
 
   /**
@@ -94,6 +121,16 @@ export class ResidentModel {
     this.stream.dispose();
     this.store.dispose();
     this.#arena.dispose();
+    this.#host?.dispose();
     if (this.#ownDevice) this.device.dispose();
   }
+}
+
+/** Elements of the largest part of a block whose optimizer state a rank keeps. */
+function largestPart(
+  blocks: readonly BlockSpec[],
+  { stage, size }: Pick<StoreOptions, "stage" | "size">,
+): number {
+  const parts = stage === 0 ? 1 : size;
+  return Math.max(...blocks.map((block) => shardedElements(block, size) / parts));
 }

@@ -116,6 +116,7 @@ export class TrainingRun {
       config,
       buffers.tensor("clip"),
       buffers.tensor("normPartials"),
+      store,
     );
     const { totalSteps, examplesPerStep: perStep } = plan;
     const { count } = data.train;
@@ -224,15 +225,16 @@ export class TrainingRun {
     };
     const began = performance.now();
     stream.pushRange(`step ${this.#step}`);
-    for (const block of store.blocks) stream.fill(block.grad, 0);
+    store.beginStep();
     this.#results.begin(responses);
     for (const [slot, batch] of batches.entries()) {
+      store.beginPass(slot === batches.length - 1);
       await pass.train(batch, work.terms, firstResponse[slot]!);
     }
     this.#results.share(responses);
     await this.#reportLast();
     stream.pushRange("optimizer");
-    this.#optimizer.step(stream, this.#step, rate);
+    await this.#optimizer.step(stream, this.#step, rate);
     stream.popRange();
     stream.popRange();
     this.#examples += members.length;
