@@ -46,6 +46,9 @@ if command -v c++ >/dev/null || command -v g++ >/dev/null; then
 elif [ ! -e /usr/include/oneapi/dnnl/dnnl.hpp ]; then
   missing+=(libdnnl-dev)
 fi
+# Several processes on CPUs: mpirun, and the headers that the addon's MPI part is built with.
+command -v mpirun >/dev/null || missing+=(openmpi-bin)
+command -v mpicxx >/dev/null || missing+=(libopenmpi-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -1,22 +1,9 @@
 // What this build has and finds on this machine, for `simper-native env`.
-#include <dlfcn.h>
-
 #include "addon/environment.h"
+#include "comm/engines.h"
 
 namespace simper::addon {
 namespace {
-
-struct Backend {
-  const char* name;
-  const char*
-      library;  // looked up so that the line says what is missing: the library or our support
-  const char* missing;
-};
-
-constexpr Backend kBackends[] = {
-    {"NCCL", "libnccl.so.2", "NCCL is not installed"},
-    {"MPI", "libmpi.so.40", "Open MPI is not installed"},
-};
 
 Napi::Value backends(Napi::Env env) {
   Napi::Array lines = Napi::Array::New(env);
@@ -29,14 +16,9 @@ Napi::Value backends(Napi::Env env) {
   };
   const CudaInfo cuda = cuda_info();
   add("CUDA", cuda.available, cuda.detail);
-  for (const Backend& backend : kBackends) {
-    void* handle = dlopen(backend.library, RTLD_LAZY | RTLD_LOCAL);
-    const std::string found =
-        handle ? std::string(backend.library) + " was found"
-               : std::string(backend.missing) + " (" + backend.library + " not found)";
-    if (handle) dlclose(handle);
-    add(backend.name, false, "not part of this build; " + found);
-  }
+  const comm::EngineInfo nccl = comm::nccl_info(), mpi = comm::mpi_info();
+  add("NCCL", nccl.available, nccl.detail);
+  add("MPI", mpi.available, mpi.detail);
   return lines;
 }
 

@@ -32,6 +32,12 @@ StreamEntry::~StreamEntry() {
 void StreamEntry::close(void* entry) {
   auto* self = static_cast<StreamEntry*>(entry);
   if (!self->stream_) return;
+  // A worker that waits for others inside a library cannot be joined. Its stream outlives us; the
+  // process is about to end.
+  if (self->stream_->stuck()) {
+    self->stream_.release();
+    return;
+  }
   self->stream_
       .reset();  // joins; promises still waiting are rejected through the function, so it goes last
   self->settle_.Release();

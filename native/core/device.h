@@ -42,7 +42,14 @@ class Context {
 
   // Whether the stream is being closed, so that what waits for others gives up.
   bool stopping() const { return stop_ && stop_->load(std::memory_order_relaxed); }
-  void stop_with(const std::atomic<bool>& stop) { stop_ = &stop; }
+  void stop_with(const std::atomic<bool>& stop, std::atomic<bool>& stuck) {
+    stop_ = &stop;
+    stuck_ = &stuck;
+  }
+  // Around a call into a library that may wait for others for ever and hears of no closing.
+  void set_stuck(bool stuck) {
+    if (stuck_) stuck_->store(stuck, std::memory_order_relaxed);
+  }
 
  private:
   // memcpy, for which nothing at all may also be nowhere.
@@ -50,6 +57,7 @@ class Context {
     if (bytes > 0) std::memcpy(to, from, static_cast<size_t>(bytes));
   }
   const std::atomic<bool>* stop_ = nullptr;
+  std::atomic<bool>* stuck_ = nullptr;
 };
 
 class Event;

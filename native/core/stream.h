@@ -71,6 +71,9 @@ struct OpTime {
 class Stream {
  public:
   virtual ~Stream() = default;
+  // Whether its worker is inside a call that may never return (Context::set_stuck): such a stream
+  // can only be left behind.
+  virtual bool stuck() const { return false; }
   // `op` must outlive the stream (a string literal of the op table); it names the op in errors.
   virtual void enqueue(const char* op, Command command) = 0;
   // Runs `done(error)` on the stream's thread after everything enqueued so far, even after an

@@ -64,7 +64,7 @@ void WorkerStream::push(Entry entry) {
 
 void WorkerStream::work() {
   const std::unique_ptr<Context> context = hooks_->make_context();
-  context->stop_with(stop_);
+  context->stop_with(stop_, stuck_);
   for (;;) {
     Entry entry;
     {

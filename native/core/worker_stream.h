@@ -29,6 +29,7 @@ class WorkerStream : public Stream {
   WorkerStream(std::unique_ptr<StreamHooks> hooks, bool synchronous);
   ~WorkerStream() override;  // drops what has not started, waits for what has
 
+  bool stuck() const override { return stuck_.load(std::memory_order_relaxed); }
   void enqueue(const char* op, Command command) override;
   void finish(std::function<void(std::exception_ptr)> done) override;
   void record(std::shared_ptr<Event> event) override;
@@ -55,7 +56,8 @@ class WorkerStream : public Stream {
   std::vector<Entry> ring_;  // grows until the longest step fits, then never again
   std::size_t head_ = 0, count_ = 0;
   std::atomic<bool> stop_ = false;  // changed under the mutex
-  std::exception_ptr error_;        // worker only, or while the queue is idle
+  std::atomic<bool> stuck_ = false;
+  std::exception_ptr error_;  // worker only, or while the queue is idle
   const bool synchronous_;
   std::condition_variable idle_;
   bool busy_ = false;  // an entry has been taken and not finished; kept by synchronous streams

@@ -102,6 +102,7 @@ class CudaStream final : public Stream {
         queue_(std::make_unique<CudaHooks>(std::make_unique<DeviceContext>(gpu, timer_)),
                synchronous) {}
 
+  bool stuck() const override { return queue_.stuck(); }
   void enqueue(const char* op, Command command) override { queue_.enqueue(op, std::move(command)); }
   void finish(std::function<void(std::exception_ptr)> done) override {
     queue_.finish(std::move(done));

@@ -62,7 +62,7 @@ export class Communicator {
     const addon = loadAddon();
     const id = addon.openComm(stream.id, engine, rank, size, uniqueId, timeoutSeconds);
     try {
-      await addon.connectComm(id);
+      await within(timeoutSeconds, addon.connectComm(id), engine);
       return new Communicator(id, engine, stream);
     } catch (error) {
       addon.dropComm(id);
@@ -143,6 +143,22 @@ export class Communicator {
  */
 export function ncclUniqueId(): Uint8Array {
   return loadAddon().ncclUniqueId();
+}
+
+/** Rejects where the ranks do not come: a library that waits for them hears of no time-out. */
+async function within(seconds: number, meeting: Promise<void>, engine: string): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const tooLate = new Promise<never>((_, reject) => {
+    const message = `open: ${engine} has not met all ranks within ${seconds} s`;
+    // An engine that can tell more does so first.
+    const milliseconds = Math.min(1000 * seconds + 500, 2 ** 31 - 1);
+    timer = setTimeout(() => reject(new CommError(message)), milliseconds);
+  });
+  try {
+    await Promise.race([meeting, tooLate]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 function checkOptions({ engine, rank, size, timeoutSeconds }: CommOptions): void {
