@@ -257,6 +257,7 @@ export class ShardedStore implements ModelStore {
   local(stream: Stream): LocalWalk {
     const before = this.#stream;
     this.#stream = stream;
+    this.#takeBack(); // of the gradients that are to be overwritten
     this.#wholeGradients.forEach((whole, b) => {
       if (!this.#slotOf(this.#gradientSlots, b)) stream.fill(whole, 0);
     });

@@ -1,9 +1,11 @@
+import { pairBatch } from "../data/pack.js";
 import type { PackedBatch } from "../data/types.js";
 import { ContractError } from "../errors.js";
 import type { ModelShape } from "../model/index.js";
 import { hostArray, opMethod, type Stream, Tensor, Window } from "../native/index.js";
 import { loadAddon } from "../native/load.js";
-import type { ParamStore } from "../parallel/store.js";
+import type { ProcessGroup } from "../parallel/group.js";
+import type { BlockTensors, ParamStore } from "../parallel/store.js";
 import type { StepLoss } from "./loss-groups.js";
 import type { Session } from "./session.js";
 
@@ -16,79 +18,123 @@ class Found extends Error {}
  * gradients in the store are overwritten; weights and optimizer state are only read. Slow: every buffer
  * crosses to JavaScript.
  *
- * @returns e.g. `layer 3, backward: matmul wrote NaN to scratch.dO at [5, 17]`, or undefined when every op
- *   wrote finite values.
+ * With several ranks each walks its own micro-batches, and the lowest rank that found something is heard. Nothing is
+ * exchanged on the way but weights, where ranks share them (`zero_stage: 3`): a rank that found something then asks
+ * for what is left of its walks, so that the others are not left waiting.
+ *
+ * @returns e.g. `layer 3, backward: matmul wrote NaN to scratch.dO at [5, 17]`, with several ranks after `rank 2, `; or
+ *   undefined when every op wrote finite values.
  */
 export async function firstNonFinite(
+  session: Session,
+  shape: ModelShape,
+  group: ProcessGroup,
+  batches: readonly PackedBatch[],
+  step: StepLoss,
+): Promise<string | undefined> {
+  const own = await firstOfRank(session, shape, batches, step);
+  if (group.size === 1) return own;
+  const found = await group.gather("a value that is not finite", own ?? null);
+  const rank = found.findIndex((finding) => finding !== null);
+  return rank < 0 ? undefined : `rank ${rank}, ${found[rank]}`;
+}
+
+async function firstOfRank(
   session: Session,
   shape: ModelShape,
   batches: readonly PackedBatch[],
   step: StepLoss,
 ): Promise<string | undefined> {
   const stream = session.device.stream({ synchronous: true });
+  const walk = session.store.local(stream);
+  let found: string | undefined;
   try {
-    const place = createPlace(session, shape);
+    const place = createPlace(session, shape, walk);
     watch(stream, place);
     const pass = session.secondPass(stream, place.store);
-    for (const block of session.store.blocks) stream.fill(block.grad, 0);
     for (const batch of batches) {
+      if (found !== undefined && !walk.lockstep) break;
       place.begin();
-      await pass.train(batch, step, 0);
+      try {
+        await pass.train(found === undefined ? batch : NOTHING, step, 0);
+      } catch (error) {
+        if (!(error instanceof Found)) throw error;
+        found = error.message;
+        if (walk.lockstep) await place.finish(() => pass.train(NOTHING, step, 0));
+      }
     }
-    return undefined;
-  } catch (error) {
-    if (error instanceof Found) return error.message;
-    throw error;
+    return found;
   } finally {
+    walk.end();
     stream.dispose();
   }
 }
+
+/** A micro-batch without examples. */
+const NOTHING = pairBatch([], { prefixSharing: false });
 
 /** The block and direction the walk is in, and names for its tensors. */
 interface Place {
   /** The session's store, which notes the block that the walk asks for. */
   readonly store: ParamStore;
   begin(): void;
+  /** Goes on where a walk broke off: `walk` is the same one, without what the store was asked for already. */
+  finish(walk: () => Promise<void>): Promise<void>;
   describe(): string;
   nameOf(tensor: Tensor): string;
   isWeight(tensor: Tensor): boolean;
 }
 
-function createPlace(session: Session, shape: ModelShape): Place {
-  const { buffers } = session;
-  const store: ParamStore = session.store;
-  const { blocks, layouts } = session.store;
-  const names = new Map<Tensor, string>(buffers.entries());
+function createPlace(session: Session, shape: ModelShape, walk: ParamStore): Place {
+  const { layouts } = session.store;
+  const edge = shape.numLayers;
+  const names = new Map<Tensor, string>(session.buffers.entries());
   const weights = new Set<Tensor>();
-  blocks.forEach((block, b) => {
-    names.set(block.grad, "gradients");
-    for (const [name, tensor] of Object.entries(store.acquire(b))) {
-      names.set(tensor, `weight ${name}`);
-      weights.add(tensor);
-    }
-    for (const [name, tensor] of Object.entries(store.gradients(b))) {
-      names.set(tensor, `gradient of weight ${name}`);
-    }
-  });
-  let block = shape.numLayers;
+  let block = edge;
   let direction = "forward";
+  /** Calls about the weights of layers: a walk makes the same ones whatever it computes. */
+  let calls = 0;
+  let made = 0;
+  const ask = (b: number, call: () => void) => {
+    if (b !== edge && ++calls <= made) return;
+    call();
+  };
   return {
     store: {
-      prefetch: (b) => store.prefetch(b),
-      release: (b) => store.release(b),
-      reduce: (b) => store.reduce(b),
+      prefetch: (b) => ask(b, () => walk.prefetch(b)),
+      release: (b) => ask(b, () => walk.release(b)),
+      reduce: (b) => walk.reduce(b),
       acquire: (b) => {
         block = b;
-        return store.acquire(b);
+        let tensors: BlockTensors = {};
+        ask(b, () => {
+          tensors = walk.acquire(b);
+        });
+        for (const [name, tensor] of Object.entries(tensors)) {
+          names.set(tensor, `weight ${name}`);
+          weights.add(tensor);
+        }
+        return tensors;
       },
       gradients: (b) => {
         block = b;
         direction = "backward";
-        return store.gradients(b);
+        const tensors = walk.gradients(b);
+        for (const [name, tensor] of Object.entries(tensors)) {
+          names.set(tensor, `gradient of weight ${name}`);
+        }
+        return tensors;
       },
     },
     begin: () => {
       direction = "forward";
+      calls = 0;
+      made = 0;
+    },
+    finish: async (rest) => {
+      made = calls;
+      calls = 0;
+      await rest();
     },
     describe: () => `${layouts[block]!.spec.name}, ${direction}`,
     nameOf: (tensor) => {

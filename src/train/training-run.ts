@@ -289,10 +289,10 @@ export class TrainingRun {
 
   /** The error of a step that failed, naming the op that was the first to write a value that is not finite. */
   async #failure(step: number, what: string): Promise<NumericsError> {
-    const { session, shape } = this.#parts;
+    const { session, shape, group } = this.#parts;
     await session.stream.done();
     const { packed, terms } = this.#work(step - 1);
-    const first = await firstNonFinite(session, shape, packed.batches, terms);
+    const first = await firstNonFinite(session, shape, group, packed.batches, terms);
     const why = first
       ? `first in ${first}`
       : "every value of its passes is finite, but the square of a gradient or a sum of losses is not";
