@@ -194,7 +194,7 @@ export class ShardedStore implements ModelStore {
     this.#handOver();
     const slot = this.#slotOf(this.#weightSlots, block);
     if (slot) {
-      slot.holds = -1; // what it holds is older than the update
+      if (slot.holds === block) slot.holds = -1; // what it holds is older than the update
       if (block < 2) this.prefetch(block); // where the next walk begins
       return;
     }
