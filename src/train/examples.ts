@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import type { Config } from "../config/schema.js";
 import {
   type LoadedData,
@@ -29,6 +30,8 @@ export interface ExampleSet {
   readonly chosenTokens: Int32Array;
   /** `file:line` of example `i`. */
   where(i: number): string;
+  /** Says of two ranks whether they read the same examples: tokens, labels and order. */
+  digest(): string;
   /** The three texts of pair `i`, as token ids; absent for plain sequences. */
   parts?(i: number): PairParts;
   /** Packs examples into micro-batches of at most `maxTokens` tokens: those of one rank, by default the only one. */
@@ -93,6 +96,7 @@ function pairSet(store: PairStore, prefixSharing: boolean, vocabSize: number): E
     scoredTokens,
     chosenTokens,
     where: (i) => store.where(i),
+    digest: () => digestOf(store.length, (i) => Object.values(store.pair(i))),
     parts: (i) => {
       const { chosen, rejected } = store.pair(i);
       const first = (side: TokenizedSequence) => side.labels.findIndex((label) => label !== IGNORE);
@@ -132,6 +136,7 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
     scoredTokens,
     chosenTokens: scoredTokens,
     where: (i) => store.where(i),
+    digest: () => digestOf(store.length, (i) => [store.sequence(i)]),
     pack: (indices, maxTokens, place = ONE_RANK) => {
       const where = (i: number) => store.where(indices[i]!);
       const lengths = Array.from(indices, (example) => computedTokens[example]!);
@@ -143,6 +148,21 @@ function sequenceSet(store: SequenceStore, vocabSize: number): ExampleSet {
       );
     },
   };
+}
+
+/** Hash of all sequences of `count` examples, their lengths included. */
+function digestOf(count: number, sequences: (i: number) => readonly TokenizedSequence[]): string {
+  const hash = createHash("sha256");
+  const add = (values: Int32Array) =>
+    hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
+  for (let i = 0; i < count; i++) {
+    for (const { ids, labels } of sequences(i)) {
+      add(Int32Array.of(ids.length));
+      add(ids);
+      add(labels);
+    }
+  }
+  return hash.digest("hex").slice(0, 16);
 }
 
 /** @throws DataError naming the first id that the vocabulary does not have. */

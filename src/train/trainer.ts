@@ -1,12 +1,12 @@
 import path from "node:path";
 import { writeFileAtomic } from "../checkpoint/files.js";
-import { type ConfigFile, readConfigFile } from "../checkpoint/model-directory.js";
+import type { FolderLock } from "../checkpoint/lock.js";
 import type { Config } from "../config/schema.js";
-import { ConfigError, MemoryError } from "../errors.js";
-import { createLoss, type Loss } from "../loss/index.js";
-import { readModelShape } from "../model/index.js";
-import { type DeviceName, freeDeviceMemory, requireDevice } from "../native/index.js";
+import { MemoryError } from "../errors.js";
+import type { Loss } from "../loss/index.js";
+import { type Device, type DeviceName, freeDeviceMemory, openDevice } from "../native/index.js";
 import { soloGroup } from "../parallel/group.js";
+import { ranksFromEnvironment } from "../parallel/ranks.js";
 import {
   combineReporters,
   createTrainerState,
@@ -17,22 +17,29 @@ import {
   type StepRecord,
   unloggedSteps,
 } from "../report/index.js";
-import { type BestRule, bestBefore, bestRule, describeRule } from "./best-model.js";
-import { keptPlan, rankSettings } from "./elastic.js";
+import { agreeOnRun, agreeToStart } from "./agreement.js";
+import { type BestRule, describeRule } from "./best-model.js";
 import { describeEnvironment } from "./environment.js";
-import { requireTestRows } from "./evaluate.js";
-import { loadExamples } from "./examples.js";
 import { wholeSteps } from "./milestones.js";
-import { loadWeights, resolveModelDir, resolveTokenizerDir } from "./model-source.js";
+import { loadWeights } from "./model-source.js";
 import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
-import { largestLines, modelBlocks, planRun, type RunPlan } from "./plan.js";
-import { checkProfileRequest, type ProfileRequest, Profiler, profileRange } from "./profiler.js";
+import { largestLines, modelBlocks, type RunPlan } from "./plan.js";
+import {
+  checkRequest,
+  factsOf,
+  type PreparedRun,
+  prepareRun,
+  readSource,
+  withTokens,
+} from "./prepare-run.js";
+import { type ProfileRequest, Profiler, profileRange } from "./profiler.js";
 import { ResidentModel } from "./resident-model.js";
 import { evaluationMetrics, trainMetrics, writeResults } from "./results.js";
-import { checkAgreement, findCheckpoint, restoreCheckpoint } from "./run-checkpoint.js";
-import { cutSamples, readSampleTools, Samples } from "./samples.js";
+import { restoreCheckpoint } from "./run-checkpoint.js";
+import { cutSamples, Samples } from "./samples.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
+import { closeWorld, openWorld, type World } from "./world.js";
 import { writeModelCard } from "./write-model-card.js";
 
 /** What a training run is given. */
@@ -45,25 +52,29 @@ export interface TrainOptions {
   readonly device?: DeviceName;
   /** Compute threads; default: the cores this process may use. */
   readonly threads?: number;
-  /** Told of every step, evaluation and notice. */
+  /** Told of every step, evaluation and notice; of several processes that share the run those of rank 0 alone. */
   readonly reporters?: readonly Reporter[];
-  /** Called with the record of every optimizer step. What it throws ends the run. */
+  /** Called with the record of every optimizer step, in every process. What it throws ends the run. */
   readonly onStep?: (record: StepRecord) => void;
-  /** Called with the record of every evaluation. What it throws ends the run. */
+  /** Called with the record of every evaluation, in every process. What it throws ends the run. */
   readonly onEval?: (record: EvalRecord) => void;
   /**
    * Measures where the time of these optimizer steps goes, by op: given to the reporters' `profile` and written
-   * to `profile.json` in output_dir. True: all steps after the first.
+   * to `profile.json` in output_dir; rank 0's, of several processes. True: all steps after the first.
    */
   readonly profile?: ProfileRequest;
-  /** When aborted, the run finishes the current step, saves a checkpoint and returns. */
+  /**
+   * When aborted, the run finishes the current step, saves a checkpoint and returns. Several processes do so when
+   * one of them is asked to, up to two steps later.
+   */
   readonly signal?: AbortSignal;
   /** Trains with this loss; the recipe's `loss_type` then only says what the data are: pairs, or text for `sft`. */
   readonly loss?: Loss;
 }
 
 /**
- * Trains a model as the recipe says and writes it to `output_dir`.
+ * Trains a model as the recipe says and writes it to `output_dir`. Where a launcher has started this process as one
+ * of several, all of them call it alike and share the run; rank 0 alone reports and keeps `output_dir`.
  *
  * @throws SimperError of the kind that fits; what was saved before stays as it is.
  * @example
@@ -71,74 +82,100 @@ export interface TrainOptions {
  * await train({ config, baseDir, reporters: [createConsoleReporter()] });
  */
 export async function train(options: TrainOptions): Promise<RunSummary> {
-  const { config, baseDir = ".", device = "auto" } = options;
-  requireDevice(device); // before minutes of tokenizing
-  bestRule(config, chooseLoss(options.loss, config));
-  if (options.profile) checkProfileRequest(options.profile);
-  const modelDir = resolveModelDir(config.modelNameOrPath, baseDir);
-  const tokenizerDir = resolveTokenizerDir(config, baseDir);
-  const source = { ...(await readConfigFile(modelDir)), tokenizerDir };
-  const lock = await lockOutputDir(config.outputDir);
+  const { config, device: name = "auto", threads } = options;
+  const ranks = ranksFromEnvironment(process.env);
+  let lock: FolderLock | undefined;
+  let run: PreparedRun | undefined;
+  let trouble: unknown;
   try {
-    return await trainLocked(options, modelDir, source);
+    try {
+      checkRequest(options);
+      const source = await readSource(options);
+      if (ranks.rank === 0) lock = await lockOutputDir(config.outputDir);
+      const { size, localSize } = ranks;
+      run = await prepareRun(options, source, { size, localSize });
+    } catch (error) {
+      if (ranks.size === 1) throw error;
+      trouble = error; // told once all have met
+    }
+    const device = openDevice(name, { ...(threads && { threads }), index: ranks.localRank });
+    try {
+      const world = await openWorld(ranks, device, config);
+      if (world === undefined) return await trainPrepared(run!, options, device, undefined);
+      return await trainTogether(run, trouble, options, device, world);
+    } finally {
+      device.dispose();
+    }
   } finally {
-    lock.release();
+    lock?.release();
   }
 }
 
-async function trainLocked(
+/** Trains with the other ranks: all end well, or all end with an error that says whose it was. */
+async function trainTogether(
+  run: PreparedRun | undefined,
+  trouble: unknown,
   options: TrainOptions,
-  modelDir: string,
-  source: ConfigFile & { readonly tokenizerDir: string },
+  device: Device,
+  world: World,
 ): Promise<RunSummary> {
-  const { config, baseDir = ".", device = "auto", threads, signal } = options;
-  const loss = chooseLoss(options.loss, config);
-  const shape = readModelShape(source);
-  const checkpoint = await findCheckpoint(config);
-  const best = bestRule(config, loss);
-  const bestSoFar = checkpoint && best && bestBefore(checkpoint, config.loadBestModelAtEnd);
-  const dataOptions = { modelDir: source.tokenizerDir, baseDir, needTest: config.doEval };
-  const data = await loadExamples(config, shape.vocabSize, dataOptions);
-  requireTestRows(config, data.test.count);
-  const tools = config.generateDuringEval
-    ? await readSampleTools(modelDir, dataOptions.modelDir, source.fields)
-    : undefined;
-  const kept = keptPlan(checkpoint, config, 1);
-  const memory = { device: freeDeviceMemory(device) };
-  const plan = planRun(config, shape, data.train, data.test, memory, kept);
-  const settings = {
-    format: 1,
-    seed: config.seed,
-    shuffle: config.shuffle,
-    poolOrder: config.shuffle ? "numpy-42" : "files",
-    dataSemantics: config.dataSemantics,
-    examples: data.train.count,
-    examplesPerStep: plan.examplesPerStep,
-    lossType: loss.name,
-    lossOptions: lossOptions(loss, config),
-    bf16: config.bf16,
-    prefixSharing: config.prefixSharing,
-    maxTokens: plan.limits.tokens,
-    totalSteps: plan.totalSteps,
-    ...rankSettings(config, 1),
-    ...(best && { bestBy: describeRule(best) }),
-  } as const;
-  if (checkpoint) checkAgreement(checkpoint, settings);
+  const { group } = world;
+  let together = false;
+  try {
+    await agreeToStart(group, trouble);
+    await agreeOnRun(group, factsOf(run!));
+    together = true;
+  } finally {
+    // All ranks have learnt the same, so they part in good order.
+    if (!together) await closeWorld(world);
+  }
+  try {
+    const tokens = await group.gather("tokens of a micro-batch", run!.plan.limits.tokens);
+    const memory = { device: freeDeviceMemory(options.device ?? "auto") };
+    const agreed = withTokens(run!, Math.min(...tokens), memory);
+    const summary = await trainPrepared(agreed, options, device, world);
+    await group.barrier("end of the run");
+    return summary;
+  } catch (error) {
+    await group.fail(error);
+    throw error;
+  } finally {
+    await closeWorld(world);
+  }
+}
+
+/** Trains, evaluates and writes the results: everything on this process's device, together with the others'. */
+async function trainPrepared(
+  run: PreparedRun,
+  options: TrainOptions,
+  device: Device,
+  world: World | undefined,
+): Promise<RunSummary> {
+  const { config, loss, shape, modelDir, source, data, tools, plan, settings } = run;
+  const { checkpoint, best, bestSoFar } = run;
+  const { threads, signal } = options;
+  const group = world?.group ?? soloGroup();
+  const leads = group.rank === 0;
   const resumedStep = checkpoint?.state.step ?? 0;
   const profiled = options.profile && profileRange(options.profile, resumedStep, plan.totalSteps);
-  const moved = await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1);
+  const moved = leads ? await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1) : [];
+  await group.barrier("output_dir");
 
   const modelOptions = {
     device,
-    ...(threads ? { threads } : {}),
     shape,
     blocks: modelBlocks(shape),
     dtype: config.bf16 ? "bf16" : "f32",
     training: true,
+    fabric: world,
+    stage: config.zeroStage,
+    offload: config.offloadOptimizer === "cpu",
+    ...(threads && { threads }),
   } as const;
   const model = allocate(plan, () => new ResidentModel(modelOptions));
   let session: Session | undefined;
   let samples: Samples | undefined;
+  let loop: TrainingRun | undefined;
   try {
     const { limits } = plan;
     const checkpointing = config.gradientCheckpointing;
@@ -157,10 +194,12 @@ async function trainLocked(
       end: ignore,
     };
     const tell = (text: string) => reporter.notice(text);
-    const asked = recipeReporters(config, tell, { ...config });
-    const reporters = [...(options.reporters ?? []), ...asked.reporters];
+    const asked = leads
+      ? recipeReporters(config, tell, { ...config })
+      : { reporters: [], notices: [] };
+    const reporters = leads ? [...(options.reporters ?? []), ...asked.reporters] : [];
     const reporter = combineReporters([...reporters, trainerState, callbacks]);
-    cutSamples(config.outputDir, from.evaluatedStep);
+    if (leads) cutSamples(config.outputDir, from.evaluatedStep);
     reporter.start({
       runName: config.runName,
       outputDir: config.outputDir,
@@ -176,10 +215,9 @@ async function trainLocked(
       // Two for each weight forward, four backward; embeddings are looked up. [Kaplan et al. 2020]
       flosPerToken: 6 * (plan.parameters - shape.vocabSize * shape.hiddenSize),
     });
-    for (const notice of [...kept.notices, ...data.notices, ...moved, ...asked.notices])
-      reporter.notice(notice);
+    const notices = [...run.notices, ...data.notices, ...moved, ...asked.notices];
+    for (const notice of notices) reporter.notice(notice);
 
-    const stopped = () => signal?.aborted === true;
     const parts = {
       config,
       source: { ...source, chatTemplate: data.chatTemplate },
@@ -190,19 +228,17 @@ async function trainLocked(
       settings,
       best,
       session,
-      world: undefined,
-      group: soloGroup(),
+      world,
+      group,
       samples,
       reporter,
       trainerState,
-      stopped,
-      profiler: profiled && new Profiler(session.stream, profiled),
+      stopped: () => signal?.aborted === true,
+      profiler: profiled && leads ? new Profiler(session.stream, profiled) : undefined,
     };
     const started = performance.now();
-    const { step, epoch, examples, interrupted, resultStep } = await new TrainingRun(
-      parts,
-      from,
-    ).run();
+    loop = new TrainingRun(parts, from);
+    const { step, epoch, examples, interrupted, resultStep } = await loop.run();
     const seconds = (performance.now() - started) / 1e3;
     if (interrupted) {
       const summary = { step, interrupted, seconds };
@@ -219,21 +255,26 @@ async function trainLocked(
     });
     const evaluation = evaluationMetrics(trainerState.evaluation(resultStep), data.test.count);
     const summary = { step, interrupted, seconds, train, ...(evaluation && { eval: evaluation }) };
-    const card = await writeModelCard(config, modelDir, data, {
-      loss: loss.name,
-      train,
-      eval: evaluation,
-      history: trainerState.history(),
-      weights: describeWeights(resultStep, step, best),
-      environment: describeEnvironment(model.device, { threads, bf16: config.bf16 }),
-    });
-    if (card !== undefined) reporter.notice(card);
+    if (leads) {
+      const card = await writeModelCard(config, modelDir, data, {
+        loss: loss.name,
+        train,
+        eval: evaluation,
+        history: trainerState.history(),
+        weights: describeWeights(resultStep, step, best),
+        environment: describeEnvironment(model.device, { threads, bf16: config.bf16 }),
+      });
+      if (card !== undefined) reporter.notice(card);
+    }
     reporter.end(summary);
-    const file = path.join(config.outputDir, "trainer_state.json");
-    await writeFileAtomic(file, trainerState.toJson());
-    await writeResults(config.outputDir, train, evaluation);
+    if (leads) {
+      const file = path.join(config.outputDir, "trainer_state.json");
+      await writeFileAtomic(file, trainerState.toJson());
+      await writeResults(config.outputDir, train, evaluation);
+    }
     return summary;
   } finally {
+    loop?.dispose();
     samples?.dispose();
     session?.dispose();
     model.dispose();
@@ -255,31 +296,6 @@ function allocate<T>(plan: RunPlan, make: () => T): T {
     const message = `${error.message}; largest of the plan: ${largestLines(plan.lines)}`;
     throw new MemoryError(message, { hint: "try a smaller max_tokens_per_micro_batch" });
   }
-}
-
-/** Data are loaded and memory is planned by the recipe's loss_type, so a given loss has to fit it. */
-function chooseLoss(given: Loss | undefined, config: Config): Loss {
-  const named = createLoss(config);
-  if (given === undefined) return named;
-  if (config.sftWeight > 0 && given.sftWeight !== config.sftWeight) {
-    throw new ConfigError(
-      `sft_weight is ${config.sftWeight}, and loss "${given.name}" has an SFT term of weight ${given.sftWeight ?? 0}`,
-      { hint: "leave sft_weight out of the recipe; a loss of your own adds such a term itself" },
-    );
-  }
-  if (given.examples === named.examples) return given;
-  const lossType = given.examples === "pairs" ? "SimPER" : "sft";
-  throw new ConfigError(
-    `loss "${given.name}" trains on ${given.examples}, and loss_type ${config.lossType} prepares ${named.examples}`,
-    { hint: `set loss_type: ${lossType} in the recipe that goes with this loss` },
-  );
-}
-
-/** What a resumed run must agree on besides the loss's name. Loss groups matter to an SFT term only. */
-function lossOptions(loss: Loss, config: Config): Readonly<Record<string, number>> {
-  if (!loss.sftWeight) return loss.options ?? {};
-  const { perDeviceTrainBatchSize } = config;
-  return { ...loss.options, per_device_train_batch_size: perDeviceTrainBatchSize };
 }
 
 function ignore(): void {}
