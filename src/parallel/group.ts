@@ -16,6 +16,8 @@ export interface ProcessGroup {
   broadcast<T>(what: string, value: T): Promise<T>;
   /** Resolves once every rank has called it. @throws as {@link gather} */
   barrier(what: string): Promise<void>;
+  /** Says what this rank does from now on: others are told so when it is lost. Costs next to nothing. */
+  doing(what: string): void;
   /**
    * Aborted once when the run has failed: a rank died, hung, or called {@link fail}. The reason is a CommError that
    * names the rank and what it was doing.
@@ -38,6 +40,7 @@ export function soloGroup(): ProcessGroup {
     gather: async (_what, value) => [value],
     broadcast: async (_what, value) => value,
     barrier: async () => {},
+    doing: () => {},
     failure: never,
     fail: async () => {},
     close: async () => {},
