@@ -1,8 +1,18 @@
-import type { Config } from "../config/schema.js";
-import { CommError } from "../errors.js";
-import type { Communicator, Device, Stream } from "../native/index.js";
+import { randomBytes } from "node:crypto";
+import { setTimeout as sleep } from "node:timers/promises";
+import { CommError, ConfigError, isReported } from "../errors.js";
+import {
+  Communicator,
+  type Device,
+  ncclUniqueId,
+  openDevice,
+  type Stream,
+} from "../native/index.js";
 import type { ProcessGroup } from "../parallel/group.js";
+import { Hub, ownAddresses } from "../parallel/hub.js";
+import { Member } from "../parallel/member.js";
 import type { Ranks } from "../parallel/ranks.js";
+import type { GroupLimits } from "../parallel/tcp-group.js";
 
 /** The other processes of a run, and what connects this one with them. */
 export interface World {
@@ -14,21 +24,230 @@ export interface World {
   readonly stream: Stream;
 }
 
-/** Meets the other processes of the run; undefined where there are none. @throws CommError */
+/** Seconds without a sign of life after which a rank counts as hung, unless SIMPER_RANK_TIMEOUT says otherwise. */
+const RANK_TIMEOUT = 60;
+/** How long a failed process may take to put its things away, in milliseconds: then it is killed. */
+const UNWIND_MS = 30_000;
+/** How long an error of the connection waits for the news of the rank behind it, in milliseconds. */
+const NEWS_MS = 2000;
+/** Head start of the rank that tells the user: launchers kill all when the first process has failed. */
+const HEAD_START_MS = 300;
+/** Size of what rank 0 tells the others over MPI: where its hub is. */
+const MEETING_BYTES = 2048;
+
+const watchdogs = new WeakMap<ProcessGroup, NodeJS.Timeout>();
+
+/**
+ * Meets the other processes of the run: over MPI between CPUs; over TCP at MASTER_ADDR:MASTER_PORT and then NCCL
+ * between GPUs. When a rank fails later, everything enqueued on `comm` fails at once.
+ *
+ * @param device what this rank computes on
+ * @param config `ddpTimeout`: seconds that the others may take to come, and bound of one exchange
+ * @returns undefined where there are no others
+ * @throws CommError when the others do not come or are others than they should be; ConfigError when the environment
+ *   does not say where to meet
+ */
 export async function openWorld(
   ranks: Ranks,
-  _device: Device,
-  _config: Config,
+  device: Device,
+  config: { readonly ddpTimeout: number },
 ): Promise<World | undefined> {
   if (ranks.size === 1) return undefined;
-  throw new CommError(`rank ${ranks.rank} of ${ranks.size}: several processes cannot meet yet`);
+  const seconds = config.ddpTimeout;
+  const limits = { connect: seconds, call: seconds, silence: rankTimeout(process.env) };
+  // Never synchronous: an exchange waits for others, and this thread has to answer them meanwhile.
+  const stream = device.stream({ synchronous: false });
+  try {
+    const meet = device.name === "cuda" ? meetOverNccl : meetOverMpi;
+    const world = { ...(await meet(ranks, stream, limits)), stream };
+    abortOnFailure(world);
+    return world;
+  } catch (error) {
+    stream.dispose();
+    throw error;
+  }
 }
 
-/** Leaves the other processes, in good order where nothing has failed. */
-export async function closeWorld({ comm, group, stream }: World): Promise<void> {
-  if (!group.failure.aborted) {
+/**
+ * Ends a run that has failed on this rank or on another: all ranks come to know, and what is enqueued on `comm` fails.
+ * @returns the error to end with: the first rank's, where this one's is but its consequence
+ */
+export async function failWorld({ comm, group }: World, error: unknown): Promise<unknown> {
+  const { failure } = group;
+  // A connection breaks when the process at its other end dies: who that was is known a little later.
+  if (error instanceof CommError && !failure.aborted) await aborted(failure, NEWS_MS);
+  if (!failure.aborted) {
+    await group.fail(error);
+    comm.abort(error instanceof Error ? error.message : String(error));
+    if (isReported(error)) await sleep(HEAD_START_MS);
+    return error;
+  }
+  const reason = failure.reason as CommError;
+  await group.fail(reason);
+  if (reason.cause === undefined && error !== reason) reason.cause = error;
+  if (isReported(reason)) await sleep(HEAD_START_MS);
+  return reason;
+}
+
+/** Leaves the other processes, in good order where nothing has failed. @throws CommError when others do not. */
+export async function closeWorld(world: World): Promise<void> {
+  const { comm, group, stream } = world;
+  try {
+    if (group.failure.aborted) return; // MPI must not be finalized while others expect this rank
     await comm.close();
     await group.close();
+  } catch (error) {
+    throw await failWorld(world, error);
+  } finally {
+    clearTimeout(watchdogs.get(group));
+    stream.dispose();
   }
-  stream.dispose();
+}
+
+type Connected = Pick<World, "group" | "comm">;
+
+/** MPI's own launcher has said where the others are; the group meets through it. */
+async function meetOverMpi(ranks: Ranks, stream: Stream, limits: GroupLimits): Promise<Connected> {
+  const { rank, size, launcher } = ranks;
+  if (launcher === "torchrun") {
+    throw new ConfigError(
+      `RANK and WORLD_SIZE make this rank ${rank} of ${size}, and processes that compute on the CPU meet over MPI`,
+      { hint: "start them with --nproc, mpirun or srun --mpi=pmix" },
+    );
+  }
+  const comm = await Communicator.open(stream, {
+    engine: "mpi",
+    rank,
+    size,
+    timeoutSeconds: limits.connect,
+  });
+  try {
+    return { comm, group: await meetThrough(comm, ranks, limits) };
+  } catch (error) {
+    comm.abort(error instanceof Error ? error.message : String(error));
+    throw error;
+  }
+}
+
+/** Rank 0's addresses and a fresh token go to the others through the communicator. */
+async function meetThrough(
+  comm: Communicator,
+  ranks: Ranks,
+  limits: GroupLimits,
+): Promise<ProcessGroup> {
+  if (ranks.rank > 0) {
+    const bytes = await comm.broadcastBytes(new Uint8Array(MEETING_BYTES), 0);
+    const { token, port, addresses, error } = JSON.parse(Buffer.from(bytes).toString()) as Meeting;
+    if (error !== undefined) throw new CommError(`rank 0: ${error}`, { rank: 0 });
+    return Member.join(ranks, token, { addresses, port }, limits);
+  }
+  const token = randomBytes(32).toString("hex");
+  try {
+    const hub = await Hub.open(ranks, token, 0, limits);
+    await comm.broadcastBytes(
+      meetingBytes({ token, port: hub.port, addresses: ownAddresses() }),
+      0,
+    );
+    return hub;
+  } catch (error) {
+    const text = error instanceof Error ? error.message.slice(0, 500) : String(error);
+    const bytes = meetingBytes({ token: "", port: 0, addresses: [], error: text });
+    await comm.broadcastBytes(bytes, 0).catch(() => {}); // the others hear of it, or find out by themselves
+    throw error;
+  }
+}
+
+/** What rank 0 tells the others over MPI. */
+interface Meeting {
+  readonly token: string;
+  readonly port: number;
+  readonly addresses: readonly string[];
+  /** Why there is nothing to meet at. */
+  readonly error?: string;
+}
+
+function meetingBytes(meeting: Meeting): Uint8Array {
+  const { addresses } = meeting;
+  const text = JSON.stringify(meeting);
+  // A host of containers may have hundreds of addresses; its own come before those.
+  if (Buffer.byteLength(text) > MEETING_BYTES)
+    return meetingBytes({ ...meeting, addresses: addresses.slice(0, -1) });
+  return Buffer.from(text.padEnd(MEETING_BYTES));
+}
+
+/** Meets at MASTER_ADDR:MASTER_PORT, or through mpirun where it has started the processes; then NCCL. */
+async function meetOverNccl(ranks: Ranks, stream: Stream, limits: GroupLimits): Promise<Connected> {
+  const { rank, size } = ranks;
+  const group = await meetForNccl(ranks, limits);
+  try {
+    // An addon without NCCL fails here on rank 0 and below on others: all hear of it.
+    const own = rank === 0 ? [...ncclUniqueId()] : [];
+    const uniqueId = Uint8Array.from(await group.broadcast("NCCL id", own));
+    const options = { rank, size, uniqueId, timeoutSeconds: limits.connect };
+    const comm = await Communicator.open(stream, { engine: "nccl", ...options });
+    return { comm, group };
+  } catch (error) {
+    await group.fail(error);
+    throw group.failure.reason.cause === error ? error : group.failure.reason;
+  }
+}
+
+async function meetForNccl(ranks: Ranks, limits: GroupLimits): Promise<ProcessGroup> {
+  const { rank, launcher, master, token } = ranks;
+  if (master !== undefined && token !== undefined) {
+    const { address, port } = master;
+    return rank === 0
+      ? Hub.open(ranks, token, port, limits)
+      : Member.join(ranks, token, { addresses: [address], port }, limits);
+  }
+  if (launcher === "openmpi" && master === undefined) return meetByMpirun(ranks, limits);
+  const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
+  throw new ConfigError(`rank ${rank} of ${ranks.size}: ${missing} not set`, {
+    hint: "every process needs the same MASTER_ADDR, MASTER_PORT and SIMPER_RUN_TOKEN=$(openssl rand -hex 16); --nproc sets them",
+  });
+}
+
+/** MPI carries one message and rests: tensors go by NCCL. */
+async function meetByMpirun(ranks: Ranks, limits: GroupLimits): Promise<ProcessGroup> {
+  const device = openDevice("cpu", { threads: 1 });
+  const stream = device.stream({ synchronous: false });
+  try {
+    const { comm, group } = await meetOverMpi(ranks, stream, limits);
+    await group.barrier("meeting");
+    await comm.close();
+    return group;
+  } finally {
+    stream.dispose();
+    device.dispose();
+  }
+}
+
+/** What is under way on the device ends when a rank is gone, and so does a process that does not. */
+function abortOnFailure({ comm, group }: World): void {
+  const abort = (): void => {
+    const { message } = group.failure.reason as CommError;
+    comm.abort(message);
+    const kill = (): void => {
+      process.stderr.write(`simper-native: ${message}; killing process ${process.pid}\n`);
+      process.kill(process.pid, "SIGKILL");
+    };
+    watchdogs.set(group, setTimeout(kill, UNWIND_MS).unref());
+  };
+  if (group.failure.aborted) abort();
+  else group.failure.addEventListener("abort", abort, { once: true });
+}
+
+/** SIMPER_RANK_TIMEOUT, in seconds. @throws ConfigError when it is no number above 0 */
+function rankTimeout(env: Readonly<Record<string, string | undefined>>): number {
+  const text = env.SIMPER_RANK_TIMEOUT;
+  if (text === undefined || text === "") return RANK_TIMEOUT;
+  const seconds = Number(text);
+  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
+  throw new ConfigError(
+    `SIMPER_RANK_TIMEOUT is ${JSON.stringify(text)}: expected a number of seconds above 0`,
+  );
+}
+
+async function aborted(signal: AbortSignal, ms: number): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => {});
 }
