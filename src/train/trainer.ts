@@ -39,7 +39,7 @@ import { restoreCheckpoint } from "./run-checkpoint.js";
 import { cutSamples, Samples } from "./samples.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
-import { closeWorld, openWorld, type World } from "./world.js";
+import { closeWorld, failWorld, openWorld, type World } from "./world.js";
 import { writeModelCard } from "./write-model-card.js";
 
 /** What a training run is given. */
@@ -137,8 +137,7 @@ async function trainTogether(
     await group.barrier("end of the run");
     return summary;
   } catch (error) {
-    await group.fail(error);
-    throw error;
+    throw await failWorld(world, error);
   } finally {
     await closeWorld(world);
   }
@@ -182,8 +181,8 @@ async function trainPrepared(
     const own = allocate(plan, () => new Session(model, { limits, checkpointing }));
     session = own;
     samples = tools && allocate(plan, () => new Samples(own, tools, config, data.test, plan));
-    if (checkpoint) await restoreCheckpoint(model, checkpoint.dir);
-    else await loadWeights(model, modelDir);
+    if (checkpoint) await restoreCheckpoint(model, checkpoint.dir, group);
+    else await loadWeights(model, modelDir, group);
     const from = checkpoint?.state ?? { step: 0, evaluatedStep: -1 };
     const trainerState = createTrainerState(checkpoint?.trainerState, bestSoFar);
     const callbacks = {
