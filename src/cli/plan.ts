@@ -1,67 +1,89 @@
-import type { Command } from "commander";
-import { makePlan } from "../train/make-plan.js";
-import type { MemoryLine, RunPlan } from "../train/plan.js";
+import { type Command, Option } from "commander";
+import { ConfigError } from "../errors.js";
+import { stepVolume } from "../parallel/volume.js";
+import { parseAssumedPairs } from "../train/assumed-data.js";
+import { draftFrom, readPlanInputs } from "../train/make-plan.js";
+import { volumeOptions } from "../train/plan.js";
+import { GPUS, predictScaling } from "../train/scaling.js";
+import { wholeNumber } from "./output.js";
+import { planText } from "./plan-text.js";
+import { scalingText } from "./scaling-text.js";
 import { accelerateOption, recipeCommand } from "./shared.js";
 
-/** `simper-native plan`: the memory table and step counts of a recipe; reads config and data, touches no device. */
+/** Numbers of GPUs of the scaling table. */
+const SCALING_GPUS = [4, 8, 64, 1024];
+
+/** What `plan` is given besides the recipe. */
+interface PlanFlags {
+  readonly nproc: number;
+  readonly nnodes: number;
+  readonly gpu?: keyof typeof GPUS;
+  readonly assume?: string;
+  readonly scaling?: true;
+  readonly pairs_per_step?: number;
+  readonly json?: true;
+}
+
+/** `simper-native plan`: memory, steps and exchanged bytes of a recipe; reads config and data, touches no device. */
 export function planCommand(): Command {
-  return recipeCommand("plan", async ({ config, baseDir }, options) => {
-    const plan = await makePlan(config, baseDir);
-    process.stdout.write(options.json ? `${JSON.stringify(plan, null, 2)}\n` : planText(plan));
+  return recipeCommand("plan", async ({ config, baseDir }, given) => {
+    const flags = given as PlanFlags;
+    const print = (value: object, text: () => string) =>
+      process.stdout.write(flags.json ? `${JSON.stringify(value, null, 2)}\n` : text());
+    const { nproc, nnodes } = flags;
+    if (Math.min(nproc, nnodes) < 1)
+      throw new ConfigError(
+        `expected --nproc and --nnodes of 1 or more, received ${nproc} and ${nnodes}`,
+      );
+    const assume = flags.assume ? parseAssumedPairs(flags.assume) : undefined;
+    const inputs = await readPlanInputs(config, baseDir, assume);
+    if (flags.scaling) {
+      const gpu = GPUS[flags.gpu ?? "h100"];
+      const scaling = predictScaling(config, inputs, gpu, SCALING_GPUS, flags.pairs_per_step);
+      print(scaling, () => scalingText(scaling, assume));
+      return;
+    }
+    const ranks = { size: nproc * nnodes, localSize: nproc };
+    const memory = flags.gpu ? { device: GPUS[flags.gpu].memory } : {};
+    const { plan, shortage } = draftFrom(config, inputs, { ranks, memory });
+    const volume = stepVolume(volumeOptions(config, inputs.shape, plan));
+    print({ ...plan, volume }, () => planText(plan, volume));
+    if (shortage) throw shortage;
   })
     .description("Show the memory and the steps a recipe needs, without touching a device.")
     .addOption(accelerateOption())
+    .addOption(
+      new Option("--nproc <n>", "of one of n processes on each machine")
+        .argParser(wholeNumber)
+        .default(1),
+    )
+    .addOption(new Option("--nnodes <n>", "on n machines").argParser(wholeNumber).default(1))
+    .addOption(
+      new Option(
+        "--gpu <name>",
+        "for a GPU of this kind, instead of this machine's memory",
+      ).choices(Object.keys(GPUS)),
+    )
+    .option(
+      "--assume <pairs>",
+      "instead of reading data: 60000x120+300+300 is 60,000 pairs of 120 prompt tokens and two responses of 300",
+    )
+    .option(
+      "--scaling",
+      `predicted efficiency on ${SCALING_GPUS.join(", ")} GPUs (--gpu, default h100)`,
+    )
+    .addOption(
+      new Option(
+        "--pairs_per_step <n>",
+        "with --scaling: the same step on any number of GPUs, instead of one that grows with them",
+      ).argParser(wholeNumber),
+    )
     .option("--json", "as one JSON object")
-    .addHelpText("after", "\nExample:\n  simper-native plan configs/quickstart.yaml --bf16 true");
-}
-
-function planText(plan: RunPlan): string {
-  const rows: string[][] = [["memory", "", "dtype", "shape", "MB"]];
-  let lifetime = "";
-  for (const line of foldSmall(plan.lines)) {
-    rows.push([line.lifetime === lifetime ? "" : line.lifetime, ...cells(line)]);
-    lifetime = line.lifetime;
-  }
-  rows.push(["total", "", "", "", megabytes(plan.totalBytes)]);
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const table = rows.map((row) =>
-    row
-      .map((cell, i) => (i === 4 ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
-      .join("  ")
-      .trimEnd(),
-  );
-  const { limits } = plan;
-  return [
-    ...table,
-    "",
-    `parameters          ${plan.parameters.toLocaleString("en-US")}`,
-    `steps               ${plan.totalSteps} (${plan.stepsPerEpoch} per epoch, ${plan.warmupSteps} of warm-up)`,
-    `examples per step   ${plan.examplesPerStep}`,
-    `micro-batch         up to ${limits.tokens} tokens; logits of ${limits.groupRows} rows at a time`,
-    "",
-  ].join("\n");
-}
-
-/** Lines too small to matter become one line per lifetime, so that the table shows what decides. */
-function foldSmall(lines: readonly MemoryLine[]): MemoryLine[] {
-  const total = lines.reduce((sum, line) => sum + line.bytes, 0);
-  const folded: MemoryLine[] = [];
-  for (const lifetime of new Set(lines.map((line) => line.lifetime))) {
-    const members = lines.filter((line) => line.lifetime === lifetime);
-    const small = members.filter((line) => line.bytes < total / 1000);
-    folded.push(...members.filter((line) => !small.includes(line)));
-    if (small.length === 0) continue;
-    const bytes = small.reduce((sum, line) => sum + line.bytes, 0);
-    const name = small.length === 1 ? small[0]!.name : `${small.length} small buffers`;
-    folded.push({ lifetime, name, dtype: "", shape: [], bytes });
-  }
-  return folded;
-}
-
-function cells({ name, dtype, shape, bytes }: MemoryLine): string[] {
-  return [name, dtype, shape.length > 0 ? `(${shape.join(", ")})` : "", megabytes(bytes)];
-}
-
-function megabytes(bytes: number): string {
-  return (bytes / 1e6).toFixed(1);
+    .addHelpText(
+      "after",
+      `
+Examples:
+  simper-native plan configs/quickstart.yaml --bf16 true
+  simper-native plan my-run.yaml --nproc 8 --zero_stage 3 --gpu h100`,
+    );
 }

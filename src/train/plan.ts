@@ -4,22 +4,24 @@ import { packRanks } from "../data/pack-ranks.js";
 import type { MemoryError } from "../errors.js";
 import { losses } from "../loss/index.js";
 import { checkPositions, type ModelShape, parameterCount } from "../model/index.js";
+import { NORM_PARTIALS } from "../optim/adamw.js";
 import { scheduleKwargs, warmupLength } from "../optim/schedule.js";
 import type { ZeroStage } from "../parallel/layout.js";
+import type { VolumeOptions } from "../parallel/volume.js";
 import { type BatchLimits, tokenBucket } from "./buffers.js";
 import type { ExampleSet } from "./examples.js";
 import {
   type AvailableMemory,
   doesNotFit,
-  type MemoryFacts,
   type MemoryLine,
   memoryLimits,
   memoryLines,
+  modelBlocks,
   storeLines,
 } from "./plan-memory.js";
 import { chooseSamples, sampleBatches } from "./sample-prompts.js";
 
-export { largestLines, type MemoryLine, modelBlocks } from "./plan-memory.js";
+export { type AvailableMemory, largestLines, type MemoryLine, modelBlocks } from "./plan-memory.js";
 
 /** What a run will do and need, known before a device is touched. */
 export interface RunPlan {
@@ -35,7 +37,7 @@ export interface RunPlan {
   readonly ranks: RankCounts;
   /** What the ranks share among them; 0 in a run of one process. */
   readonly zeroStage: ZeroStage;
-  /** The lines of parameters, gradients and optimizer state as every stage would have them, and the sum of the table. */
+  /** The same micro-batches in every stage. */
   readonly stages: readonly StageMemory[];
   /** Pairs or sequences of an optimizer step, over all ranks. */
   readonly examplesPerStep: number;
@@ -52,8 +54,12 @@ export interface RunPlan {
 /** Memory of one rank in one ZeRO stage. */
 export interface StageMemory {
   readonly stage: ZeroStage;
+  /** Parameters, gradients and optimizer state. */
   readonly lines: readonly MemoryLine[];
+  /** These, and everything else that a rank holds. */
   readonly totalBytes: number;
+  /** Whether that is there. */
+  readonly fits: boolean;
 }
 
 /** What the plan needs to know of the data. */
@@ -69,7 +75,7 @@ const LOGITS_BYTES = 128 << 20;
 /** Examples evaluated per round trip and rank, at least. */
 const EVAL_EXAMPLES = 64;
 /** The same of a GPU: its tokens and its logits workspace. */
-const GPU_ENOUGH_TOKENS = 16384;
+export const GPU_ENOUGH_TOKENS = 16384;
 const GPU_LOGITS_BYTES = 1 << 30;
 
 /** How many processes share a run. */
@@ -147,6 +153,8 @@ export function draftPlan(
   const steps = { count: train.count, perStep: examplesPerStep };
   const totalSteps = stepCount(steps, config);
   const rounds = () => allRounds(config, train, test, examplesPerStep, totalSteps, ranks.size);
+  const limitsOf = (lines: readonly MemoryLine[]) => memoryLimits(lines, memory, ranks.localSize);
+  const fits = (lines: readonly MemoryLine[]) => limitsOf(lines).every(({ fits }) => fits);
   const withTokens = (cap: number): RunPlan => {
     // Just what the fullest micro-batch needs; a resumed run keeps the tokens of its checkpoint.
     const tokens = keep ?? roundTokens(packAll(rounds(), cap, ranks.size).fullest.tokens);
@@ -173,7 +181,7 @@ export function draftPlan(
       limits,
       ranks,
       zeroStage: facts.stage,
-      stages: allStages(config, shape, lines, facts),
+      stages: allStages(lines, (stage) => storeLines(config, shape, { ...facts, stage }), fits),
       examplesPerStep,
       slots,
       stepsPerEpoch: stepsPerEpoch(steps),
@@ -181,8 +189,6 @@ export function draftPlan(
       warmupSteps: warmupLength(scheduleOptions(config, totalSteps)),
     };
   };
-  const limits = ({ lines }: RunPlan) => memoryLimits(lines, memory, ranks.localSize);
-  const fits = (plan: RunPlan) => limits(plan).every(({ fits }) => fits);
   let plan: RunPlan;
   const wanted = keep ?? config.maxTokensPerMicroBatch;
   if (wanted) {
@@ -190,26 +196,27 @@ export function draftPlan(
   } else {
     let tokens = Math.max(longest, enoughTokens);
     plan = withTokens(tokens);
-    while (!fits(plan) && tokens > longest) {
+    while (!fits(plan.lines) && tokens > longest) {
       tokens = Math.max(longest, Math.floor(tokens * 0.8));
       plan = withTokens(tokens);
     }
   }
-  const broken = limits(plan).find(({ fits }) => !fits);
+  const broken = limitsOf(plan.lines).find(({ fits }) => !fits);
   return { plan, shortage: broken && doesNotFit(broken, config, ranks.size, ownMemory) };
 }
 
-/** Memory of the same micro-batches in every stage. */
+/** The table with the lines of parameters, gradients and optimizer state of every stage. */
 function allStages(
-  config: Config,
-  shape: ModelShape,
   lines: readonly MemoryLine[],
-  facts: MemoryFacts,
+  storeOf: (stage: ZeroStage) => readonly MemoryLine[],
+  fits: (lines: readonly MemoryLine[]) => boolean,
 ): StageMemory[] {
-  const rest = sumBytes(lines) - sumBytes(storeLines(config, shape, facts));
+  const names = new Set(([0, 1, 2, 3] as const).flatMap(storeOf).map(({ name }) => name));
+  const rest = lines.filter(({ name }) => !names.has(name));
   return ([0, 1, 2, 3] as const).map((stage) => {
-    const own = storeLines(config, shape, { ...facts, stage });
-    return { stage, lines: own, totalBytes: sumBytes(own) + rest };
+    const own = storeOf(stage);
+    const all = [...own, ...rest];
+    return { stage, lines: own, totalBytes: sumBytes(all), fits: fits(all) };
   });
 }
 
@@ -220,6 +227,24 @@ function sumBytes(lines: readonly MemoryLine[]): number {
 /** Pairs or sequences of an optimizer step on `size` ranks, as the recipe says. */
 export function recipeExamplesPerStep(config: Config, size: number): number {
   return config.perDeviceTrainBatchSize * config.gradientAccumulationSteps * size;
+}
+
+/** What decides how much a rank of the run sends in its fullest step. */
+export function volumeOptions(
+  config: Config,
+  shape: ModelShape,
+  { zeroStage, ranks, slots, limits, examplesPerStep }: RunPlan,
+): VolumeOptions {
+  const blocks = modelBlocks(shape);
+  return {
+    stage: zeroStage,
+    size: ranks.size,
+    blocks,
+    dtype: config.bf16 ? "bf16" : "f32",
+    slots: slots.most,
+    normPartials: blocks.length * NORM_PARTIALS,
+    responses: examplesPerStep * (limits.pairs ? 2 : 1),
+  };
 }
 
 /** The schedule of a run of `totalSteps` steps. */
