@@ -18,11 +18,12 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   parallel: ["native", "errors"],
   data: ["errors"],
   report: ["errors"],
-  checkpoint: ["native", "errors"],
+  checkpoint: ["native", "parallel", "errors"],
   config: ["errors", SCHEMA],
   train: TRAIN,
   inference: [...TRAIN, "train"],
-  cli: [...TRAIN, "train", "inference"],
+  launch: ["parallel", "errors"],
+  cli: [...TRAIN, "train", "inference", "launch"],
   index: [...TRAIN, "train", "inference"],
 };
 

@@ -54,9 +54,15 @@ export async function makeFolder(folder: string): Promise<string | undefined> {
   }
 }
 
+/** Leaves a finished temporary to another process of the run, which publishes it. */
+export function handOver(temporary: string): void {
+  active.delete(temporary);
+}
+
 /** Removes a temporary that is not wanted after all. */
 export async function discard(temporary: string): Promise<void> {
-  await rm(temporary, { recursive: true, force: true });
+  // Another rank may still be writing into a folder: then it is emptied once more.
+  await rm(temporary, { recursive: true, force: true, maxRetries: 5 });
   active.delete(temporary);
 }
 
@@ -98,27 +104,32 @@ export async function writeDirectoryAtomic(
     await makeFolder(path.dirname(target));
     await mkdir(temporary);
     await fill(temporary);
-    await syncTree(temporary);
-    // A folder cannot be renamed over one that has content: the old one steps aside under a temporary
-    // name, so that a crash between the two renames leaves no incomplete folder behind.
-    const old = temporaryName(target);
-    const existed = await rename(target, old).then(
-      () => true,
-      (error: NodeJS.ErrnoException) => {
-        if (error.code !== "ENOENT") throw error;
-        return false;
-      },
-    );
-    await publish(temporary, target).catch(async (error: unknown) => {
-      if (existed) await rename(old, target);
-      throw error;
-    });
-    if (existed) await rm(old, { recursive: true, force: true });
-    active.delete(old);
+    await publishDirectory(temporary, target);
   } catch (error) {
     await discard(temporary);
     throw writeError(target, error);
   }
+}
+
+/** Forces a finished folder and everything in it to disk and moves it to its name, in place of an older one. */
+export async function publishDirectory(temporary: string, target: string): Promise<void> {
+  await syncTree(temporary);
+  // A folder cannot be renamed over one that has content: the old one steps aside under a temporary
+  // name, so that a crash between the two renames leaves no incomplete folder behind.
+  const old = temporaryName(target);
+  const existed = await rename(target, old).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== "ENOENT") throw error;
+      return false;
+    },
+  );
+  await publish(temporary, target).catch(async (error: unknown) => {
+    if (existed) await rename(old, target);
+    throw error;
+  });
+  if (existed) await rm(old, { recursive: true, force: true });
+  active.delete(old);
 }
 
 /**

@@ -7,6 +7,8 @@ import { elementBytes } from "./safetensors-header.js";
 
 /** Tensors by name, wherever their bytes are. */
 export interface TensorSource {
+  /** What it was opened by, for messages. */
+  readonly where: string;
   names(): string[];
   has(name: string): boolean;
   /** Type and shape of the whole tensor. @throws CheckpointError when there is no such tensor. */
@@ -38,7 +40,7 @@ export async function openPieces(folder: string, base: string): Promise<TensorSo
     throw new CheckpointError(`${indexFile}: cannot be read: ${cause.message}`, { cause });
   });
   const index = parsePieceIndex(indexFile, text);
-  return new PieceSource(folder, index, await checkFiles(folder, indexFile, index));
+  return new PieceSource(indexFile, folder, index, await checkFiles(folder, indexFile, index));
 }
 
 /** Opens every file once, for its header alone. Returns the type of each tensor. */
@@ -113,7 +115,12 @@ class PieceSource implements TensorSource {
   /** Open files, the one that was used last at the end. */
   readonly #open = new Map<string, Safetensors>();
 
-  constructor(folder: string, index: PieceIndex, dtypes: ReadonlyMap<string, SafetensorsDtype>) {
+  constructor(
+    readonly where: string,
+    folder: string,
+    index: PieceIndex,
+    dtypes: ReadonlyMap<string, SafetensorsDtype>,
+  ) {
     this.#folder = folder;
     this.#index = index;
     this.#dtypes = dtypes;
@@ -129,7 +136,7 @@ class PieceSource implements TensorSource {
 
   info(name: string) {
     if (!this.has(name)) {
-      throw new CheckpointError(`${this.#folder}: there is no tensor "${name}"`);
+      throw new CheckpointError(`${this.where}: there is no tensor "${name}"`);
     }
     return { dtype: this.#dtypes.get(name) ?? "F32", shape: this.#index.shapes[name]! } as const;
   }
@@ -141,7 +148,7 @@ class PieceSource implements TensorSource {
     const last = byteOffset + byteLength;
     if (byteOffset < 0 || byteLength < 0 || last > bytes || byteLength > into.byteLength) {
       throw new CheckpointError(
-        `${this.#folder}: tensor "${name}" has ${bytes} bytes; ` +
+        `${this.where}: tensor "${name}" has ${bytes} bytes; ` +
           `received a request for [${byteOffset}, ${last}) into ${into.byteLength}`,
       );
     }

@@ -90,6 +90,20 @@ export class SafetensorsWriter {
 
   /** Completes the file: all tensors must have been written. */
   async finish(): Promise<void> {
+    await this.seal();
+    try {
+      await publish(this.temporary, this.target);
+    } catch (error) {
+      await this.abort();
+      throw writeError(this.target, error);
+    }
+  }
+
+  /**
+   * As {@link finish}, under its temporary name, which is returned: for files that appear together with others.
+   * {@link abort} still gives it up.
+   */
+  async seal(): Promise<string> {
     this.skipFinished();
     const missing = this.entries[this.current];
     if (this.closed || missing !== undefined) {
@@ -101,7 +115,7 @@ export class SafetensorsWriter {
       await this.handle.sync();
       this.closed = true;
       await this.handle.close();
-      await publish(this.temporary, this.target);
+      return this.temporary;
     } catch (error) {
       await this.abort();
       throw writeError(this.target, error);

@@ -19,7 +19,8 @@ export class Safetensors {
     private readonly handles: ReadonlyMap<string, FileHandle>,
     /** `__metadata__` of the files, e.g. `{format: "pt"}`. */
     readonly metadata: Readonly<Record<string, string>>,
-    private readonly source: string,
+    /** The file, folder or index that it was opened by. */
+    readonly where: string,
   ) {}
 
   /** Names in the order of the files. */
@@ -35,7 +36,7 @@ export class Safetensors {
   info(name: string): TensorInfo {
     const info = this.tensors.get(name);
     if (info === undefined)
-      throw new CheckpointError(`${this.source}: there is no tensor "${name}"`);
+      throw new CheckpointError(`${this.where}: there is no tensor "${name}"`);
     return info;
   }
 

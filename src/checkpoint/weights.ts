@@ -9,7 +9,7 @@ import { planShards } from "./shards.js";
 
 /** Elements of a checkpoint tensor and the memory that holds them. */
 export interface StoredPiece extends TensorPiece {
-  /** (n): written from `at` on when loading, the first one read when saving; weights and their f32 masters. */
+  /** Each dense; written from its element `at` on when loading, the first one read when saving. */
   readonly tensors: readonly Tensor[];
 }
 
@@ -34,7 +34,6 @@ export class WeightMover {
   readonly #s: Stream;
   readonly #staging: Tensor;
   readonly #host: Uint8Array;
-  readonly #windows = new Map<Tensor, Window>();
   readonly #views = new Map<DType, Window>();
 
   constructor(s: Stream, staging: Tensor) {
@@ -54,7 +53,7 @@ export class WeightMover {
   async load(
     source: TensorSource,
     targets: readonly StoredPiece[],
-    where: string,
+    where = source.where,
     ignore: (name: string) => boolean = () => false,
   ): Promise<void> {
     checkTensors(source, targets, where, ignore);
@@ -131,7 +130,7 @@ export class WeightMover {
     const step = this.#staging.bytes / sizeOf(dtype);
     for (let from = begin; from < end; from += step) {
       const count = Math.min(step, end - from);
-      const windows = tensors.map((t) => this.#window(t).set(at + from - begin, count));
+      const windows = tensors.map((t) => flatWindow(t).set(at + from - begin, count));
       await move(this.#view(dtype).set(0, count), from * sizeOf(dtype), windows);
     }
   }
@@ -145,15 +144,20 @@ export class WeightMover {
     }
     return view;
   }
+}
 
-  #window(tensor: Tensor): Window {
-    let window = this.#windows.get(tensor);
-    if (!window) {
-      window = tensor.window();
-      this.#windows.set(tensor, window);
-    }
-    return window;
+/** Kept from save to save: a handle of the addon lives as long as the memory it looks at. */
+const windows = new WeakMap<Tensor, Window>();
+
+/** All elements of a tensor in one row. */
+function flatWindow(tensor: Tensor): Window {
+  let window = windows.get(tensor);
+  if (!window) {
+    const flat = tensor.shape.length === 1 ? tensor : tensor.view([tensor.size]);
+    window = flat.window();
+    windows.set(tensor, window);
   }
+  return window;
 }
 
 /** What a file says of a tensor, or of a piece of it. */

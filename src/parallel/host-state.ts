@@ -1,5 +1,6 @@
 import {
   type Arena,
+  type Device,
   type DType,
   type HostArray,
   hostArray,
@@ -14,6 +15,8 @@ import { offloadElements, type StoreLine } from "./layout.js";
  * device, and what gradients and rounded weights travel in.
  */
 export interface HostState {
+  /** The CPU device. */
+  readonly device: Device;
   readonly arena: Arena;
   readonly stream: Stream;
   /** (largest part) f32. */
@@ -59,6 +62,7 @@ export function openHostState(
   const grad = arena.tensor("f32", [elements.arena.f32]);
   const rounded = elements.arena.weight > 0;
   return {
+    device,
     arena,
     stream,
     clip,

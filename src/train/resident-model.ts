@@ -1,4 +1,4 @@
-import { piecesWithin } from "../checkpoint/pieces.js";
+import { piecesWithin, type TensorPiece } from "../checkpoint/pieces.js";
 import { STAGING_BYTES, type StoredPiece, WeightMover } from "../checkpoint/weights.js";
 import type { BlockSpec, ModelShape } from "../model/index.js";
 import {
@@ -96,22 +96,43 @@ export class ResidentModel {
     return this.optimizerState("master", "");
   }
 
-  /** What this rank holds of one state of the optimizer, under `prefix` + checkpoint name. */
-  optimizerState(kind: StateKind, prefix: string): StoredPiece[] {
-    const { layouts } = this.store;
+  /**
+   * One state of the optimizer, under `prefix` + checkpoint name.
+   * @param part all that this rank holds, or its own part: those of all ranks make up the whole, each element once.
+   */
+  optimizerState(kind: StateKind, prefix: string, part: "held" | "own" = "held"): StoredPiece[] {
     return this.blocks.flatMap((block, b) => {
-      const layout = layouts[b]!;
+      const layout = this.store.layouts[b]!;
       const tensors = [this.store.shard(kind, b)];
-      const pieces = piecesWithin(flatTensors(block, layout, prefix), layout.held);
-      return pieces.map((piece) => ({ ...piece, tensors }));
+      const begin = layout[part].begin - layout.held.begin;
+      const pieces = piecesWithin(flatTensors(block, layout, prefix), layout[part]);
+      return pieces.map((piece) => ({ ...piece, at: begin + piece.at, tensors }));
     });
   }
 
-  /** Runs `work` with a mover whose staging memory lives only that long. */
-  async withMover<T>(work: (mover: WeightMover) => Promise<T>): Promise<T> {
-    const arena = this.device.arena(STAGING_BYTES, "staging");
+  /** The own part of another rank, as {@link optimizerState} has it there. */
+  statePieces(prefix: string, rank: number): TensorPiece[] {
+    return this.blocks.flatMap((block, b) => {
+      const layout = this.store.layouts[b]!;
+      const part = layout.elements / this.store.size;
+      const range = { begin: rank * part, end: (rank + 1) * part };
+      return piecesWithin(flatTensors(block, layout, prefix), range);
+    });
+  }
+
+  /**
+   * Runs `work` with a mover whose staging memory lives only that long.
+   * @param memory of the model, or where the optimizer's state lies: host memory when it is offloaded.
+   */
+  async withMover<T>(
+    work: (mover: WeightMover) => Promise<T>,
+    memory: "model" | "state" = "model",
+  ): Promise<T> {
+    const host = memory === "state" ? this.#host : undefined;
+    const arena = (host ?? this).device.arena(STAGING_BYTES, "staging");
     try {
-      return await work(new WeightMover(this.stream, arena.tensor("f32", [STAGING_BYTES / 4])));
+      const staging = arena.tensor("f32", [STAGING_BYTES / 4]);
+      return await work(new WeightMover((host ?? this).stream, staging));
     } finally {
       arena.dispose();
     }

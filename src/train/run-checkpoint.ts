@@ -1,15 +1,20 @@
 import { readdir, readFile } from "node:fs/promises";
 import path from "node:path";
-import { writeDirectoryAtomic, writeFileAtomic } from "../checkpoint/files.js";
-import {
-  type ConfigFile,
-  removeOtherWeights,
-  writeModelFiles,
-} from "../checkpoint/model-directory.js";
+import { writeFileAtomic } from "../checkpoint/files.js";
+import type { ConfigFile } from "../checkpoint/model-directory.js";
+import { openPieces, type TensorSource } from "../checkpoint/piece-source.js";
+import { pieceFile, pieceIndex, pieceIndexFile } from "../checkpoint/pieces.js";
 import { openSafetensors } from "../checkpoint/safetensors.js";
+import { Together, writeDirectoryTogether } from "../checkpoint/together.js";
+import type { WeightMover } from "../checkpoint/weights.js";
 import type { Config } from "../config/schema.js";
 import { CheckpointError } from "../errors.js";
+import { type ProcessGroup, soloGroup } from "../parallel/group.js";
+import type { StateKind } from "../parallel/store.js";
 import type { ResidentModel } from "./resident-model.js";
+import { saveModel } from "./save-model.js";
+
+export { saveModel };
 
 /** What a resumed run must agree on with the run that wrote the checkpoint, and where that run stood. */
 export interface RunState {
@@ -58,7 +63,7 @@ const fixed = {
 } as const satisfies Partial<Record<keyof RunState, string>>;
 
 const STATE_FILE = "run_state.json";
-const OPTIMIZER_FILE = "optimizer.safetensors";
+const OPTIMIZER = "optimizer";
 const prefixes = { master: "master.", m: "exp_avg.", v: "exp_avg_sq." } as const;
 
 /** A checkpoint that a run can go on from. */
@@ -155,48 +160,65 @@ export function checkAgreement(
   });
 }
 
-/** Writes weights, config, tokenizer and chat template of a complete HF model directory. */
-export async function saveModel(
-  model: ResidentModel,
-  folder: string,
-  source: ConfigFile,
-  config: Config,
-): Promise<void> {
-  await writeModelFiles(folder, source, config.saveDtype);
-  const dtype = config.saveDtype === "float32" ? "f32" : "bf16";
-  const { files, index } = await model.withMover((mover) =>
-    mover.save(folder, model.weights(), dtype),
-  );
-  const indexFile = path.join(folder, "model.safetensors.index.json");
-  if (index) await writeFileAtomic(indexFile, `${JSON.stringify(index, null, 2)}\n`);
-  await removeOtherWeights(folder, index ? [...files, indexFile] : files);
-}
-
-/** Writes `checkpoint-<step>/`: the model, the optimizer and where the run stands. It appears complete or not at all. */
+/**
+ * Writes `checkpoint-<step>/`: the model, the optimizer and where the run stands. It appears complete or not at all.
+ * Of several ranks all call it, and each writes the part of the optimizer that it answers for.
+ *
+ * @throws CheckpointError or CommError on every rank when one of them cannot write its part.
+ */
 export async function saveCheckpoint(
   model: ResidentModel,
   state: RunState,
   trainerState: string,
   source: ConfigFile,
   config: Config,
+  group: ProcessGroup = soloGroup(),
 ): Promise<string> {
   const target = checkpointDir(config.outputDir, state.step);
-  await writeDirectoryAtomic(target, async (folder) => {
-    await saveModel(model, folder, source, config);
+  await writeDirectoryTogether(group, target, async (folder, together) => {
+    await saveModel(model, folder, source, config, group);
     // The f32 weights are in the model file unless they were rounded on the way.
     const exact = !config.bf16 && config.saveDtype === "float32";
-    const tensors = [
-      ...(exact ? [] : model.optimizerState("master", prefixes.master)),
-      ...model.optimizerState("m", prefixes.m),
-      ...model.optimizerState("v", prefixes.v),
-    ];
-    await model.withMover((mover) =>
-      mover.saveFile(path.join(folder, OPTIMIZER_FILE), tensors, { dtype: "f32" }),
-    );
-    await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
-    await writeFileAtomic(path.join(folder, STATE_FILE), `${JSON.stringify(state, null, 2)}\n`);
+    const kinds = exact ? (["m", "v"] as const) : (["master", "m", "v"] as const);
+    await saveOptimizer(model, folder, kinds, together);
+    await together.lead(async () => {
+      await writeFileAtomic(path.join(folder, "trainer_state.json"), trainerState);
+      await writeFileAtomic(path.join(folder, STATE_FILE), toText(state));
+    });
   });
   return target;
+}
+
+/** One process: a file of whole tensors. Several: a file of flat pieces from each, and an index. */
+async function saveOptimizer(
+  model: ResidentModel,
+  folder: string,
+  kinds: readonly StateKind[],
+  together: Together,
+): Promise<void> {
+  const { rank, size } = together.group;
+  const own = kinds.flatMap((kind) => model.optimizerState(kind, prefixes[kind], "own"));
+  const pieces = size > 1;
+  const name = pieces ? pieceFile(OPTIMIZER, rank, size) : `${OPTIMIZER}.safetensors`;
+  const written = pieces ? own.filter(({ begin, end }) => end > begin) : own;
+  await together.attempt(() =>
+    model.withMover(
+      (mover) => mover.saveFile(path.join(folder, name), written, { dtype: "f32", pieces }),
+      "state",
+    ),
+  );
+  await together.agree("optimizer state");
+  if (!pieces) return;
+  await together.lead(async () => {
+    const piecesOf = (other: number) =>
+      kinds.flatMap((kind) => model.statePieces(prefixes[kind], other));
+    const index = pieceIndex(OPTIMIZER, size, piecesOf);
+    await writeFileAtomic(path.join(folder, pieceIndexFile(OPTIMIZER)), toText(index));
+  });
+}
+
+function toText(value: object): string {
+  return `${JSON.stringify(value, null, 2)}\n`;
 }
 
 /** Folder of the checkpoint after `step`. */
@@ -204,19 +226,57 @@ export function checkpointDir(outputDir: string, step: number): string {
   return path.join(outputDir, `checkpoint-${step}`);
 }
 
-/** Reads weights and optimizer state back, bit for bit. */
-export function restoreCheckpoint(model: ResidentModel, dir: string): Promise<void> {
-  return restore(model, dir, true);
+/**
+ * Reads weights and optimizer state back, bit for bit: each rank what it holds, whatever number of ranks wrote them.
+ *
+ * @throws CheckpointError on every rank when one cannot.
+ */
+export function restoreCheckpoint(
+  model: ResidentModel,
+  dir: string,
+  group: ProcessGroup = soloGroup(),
+): Promise<void> {
+  return restore(model, dir, true, group);
 }
 
-/** Reads the weights of a checkpoint back, bit for bit; the moments stay as they are. */
-export function restoreWeights(model: ResidentModel, dir: string): Promise<void> {
-  return restore(model, dir, false);
+/** As {@link restoreCheckpoint}, weights alone; the moments stay as they are. */
+export function restoreWeights(
+  model: ResidentModel,
+  dir: string,
+  group: ProcessGroup = soloGroup(),
+): Promise<void> {
+  return restore(model, dir, false, group);
 }
 
-async function restore(model: ResidentModel, dir: string, withMoments: boolean): Promise<void> {
-  const file = path.join(dir, OPTIMIZER_FILE);
-  const optimizer = await openSafetensors(file);
+async function restore(
+  model: ResidentModel,
+  dir: string,
+  withMoments: boolean,
+  group: ProcessGroup,
+): Promise<void> {
+  const together = new Together(group, dir);
+  await together.attempt(async () => {
+    const optimizer = await openPieces(dir, OPTIMIZER);
+    try {
+      await model.withMover(
+        (mover) => readState(model, optimizer, dir, withMoments, mover),
+        "state",
+      );
+    } finally {
+      await optimizer.close();
+    }
+  });
+  await together.agree("reading of the checkpoint");
+  await model.store.shareWeights();
+}
+
+async function readState(
+  model: ResidentModel,
+  optimizer: TensorSource,
+  dir: string,
+  withMoments: boolean,
+  mover: WeightMover,
+): Promise<void> {
   const weights = await openSafetensors(dir);
   try {
     const moments = withMoments
@@ -224,14 +284,11 @@ async function restore(model: ResidentModel, dir: string, withMoments: boolean):
       : [];
     const exact = optimizer.names().some((name) => name.startsWith(prefixes.master));
     const masters = model.optimizerState("master", prefixes.master);
-    await model.withMover(async (mover) => {
-      const wanted = exact ? [...masters, ...moments] : moments;
-      const left = (name: string) => !withMoments && /^exp_avg(_sq)?\./.test(name);
-      if (wanted.length > 0) await mover.load(optimizer, wanted, file, left);
-      if (!exact) await mover.load(weights, model.weights(), dir);
-    });
-    await model.store.shareWeights();
+    const wanted = exact ? [...masters, ...moments] : moments;
+    const left = (name: string) => !withMoments && /^exp_avg(_sq)?\./.test(name);
+    if (wanted.length > 0) await mover.load(optimizer, wanted, optimizer.where, left);
+    if (!exact) await mover.load(weights, model.weights(), dir);
   } finally {
-    await Promise.all([optimizer.close(), weights.close()]);
+    await weights.close();
   }
 }

@@ -159,7 +159,7 @@ export class TrainingRun {
   /** Writes the model to output_dir: the last weights, or those of the best evaluation. Returns their step. */
   async #saveResult(): Promise<number> {
     const { config, session, source, reporter, trainerState, group, best: rule } = this.#parts;
-    const save = () => saveModel(session.model, config.outputDir, source, config);
+    const save = () => saveModel(session.model, config.outputDir, source, config, group);
     const best = trainerState.best;
     if (!config.loadBestModelAtEnd || rule === undefined || best === undefined) {
       await save();
@@ -182,7 +182,7 @@ export class TrainingRun {
           { hint: "output_dir holds the last weights instead" },
         );
       }
-      await restoreWeights(session.model, best.checkpoint);
+      await restoreWeights(session.model, best.checkpoint, group);
     }
     await save();
     const which =
@@ -363,7 +363,7 @@ export class TrainingRun {
       if (isBetter(rule, metric, trainerState.best)) trainerState.best = { metric, checkpoint };
     }
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
-    await saveCheckpoint(session.model, state, trainerState.toJson(), source, config);
+    await saveCheckpoint(session.model, state, trainerState.toJson(), source, config, group);
     this.#savedStep = this.#step;
     if (group.rank > 0) return;
     const keep = [checkpoint, ...(trainerState.best ? [trainerState.best.checkpoint] : [])];
