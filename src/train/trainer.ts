@@ -39,7 +39,7 @@ import { restoreCheckpoint } from "./run-checkpoint.js";
 import { cutSamples, Samples } from "./samples.js";
 import { Session } from "./session.js";
 import { TrainingRun } from "./training-run.js";
-import { closeWorld, failWorld, openWorld, type World } from "./world.js";
+import { closeWorld, failWorld, letOthersTell, openWorld, type World } from "./world.js";
 import { writeModelCard } from "./write-model-card.js";
 
 /** What a training run is given. */
@@ -120,14 +120,13 @@ async function trainTogether(
   world: World,
 ): Promise<RunSummary> {
   const { group } = world;
-  let together = false;
   try {
     await agreeToStart(group, trouble);
     await agreeOnRun(group, factsOf(run!));
-    together = true;
-  } finally {
-    // All ranks have learnt the same, so they part in good order.
-    if (!together) await closeWorld(world);
+  } catch (error) {
+    await closeWorld(world); // all ranks have learnt the same, so they part in good order
+    await letOthersTell(error);
+    throw error;
   }
   try {
     const tokens = await group.gather("tokens of a micro-batch", run!.plan.limits.tokens);

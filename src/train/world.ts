@@ -79,14 +79,19 @@ export async function failWorld({ comm, group }: World, error: unknown): Promise
   if (!failure.aborted) {
     await group.fail(error);
     comm.abort(error instanceof Error ? error.message : String(error));
-    if (isReported(error)) await sleep(HEAD_START_MS);
+    await letOthersTell(error);
     return error;
   }
   const reason = failure.reason as CommError;
   await group.fail(reason);
   if (reason.cause === undefined && error !== reason) reason.cause = error;
-  if (isReported(reason)) await sleep(HEAD_START_MS);
+  await letOthersTell(reason);
   return reason;
+}
+
+/** Waits a little where another rank tells the user of an error. */
+export async function letOthersTell(error: unknown): Promise<void> {
+  if (isReported(error)) await sleep(HEAD_START_MS);
 }
 
 /** Leaves the other processes, in good order where nothing has failed. @throws CommError when others do not. */
