@@ -1,6 +1,7 @@
 import { Command, Option, type OptionValues } from "commander";
 import { loadRecipe, type Recipe } from "../config/load.js";
 import { ConfigError, isReported, SimperError } from "../errors.js";
+import { ranksFromEnvironment } from "../parallel/ranks.js";
 
 /** Stack traces are shown with --verbose or SIMPER_VERBOSE=1. */
 export function isVerbose(): boolean {
@@ -55,12 +56,22 @@ export function recipeCommand(
   return command.action(async () => {
     const { file, overrides } = recipeArguments(command.args);
     const flags = command.options.flatMap((option) => option.long ?? []);
-    const { accelerate_config: accelerateConfig } = command.opts();
+    const {
+      accelerate_config: accelerateConfig,
+      nproc,
+      nnodes = 1,
+      node_rank: machine = 0,
+    } = command.opts();
+    const ranks = ranksFromEnvironment(process.env);
     const recipe = loadRecipe(file, overrides, {
       flags,
+      processes: nproc === undefined ? nnodes * ranks.size : nnodes * nproc,
       ...(accelerateConfig ? { accelerateConfig } : {}),
     });
-    for (const notice of recipe.notices) inform(notice);
+    // Once for all processes of a run: by our launcher, or by rank 0 where another one started it.
+    const isTold = ranks.launcher !== "none" && process.env.SIMPER_LAUNCHED === "1";
+    const first = ranks.rank === 0 && machine === 0 && !isTold;
+    for (const notice of first ? recipe.notices : []) inform(notice);
     await run(recipe, command.opts());
   });
 }

@@ -18,6 +18,7 @@ const fileSchema = z.looseObject({
       zero_stage: z.int().min(0).max(3).nullish(),
       gradient_clipping: automatic,
       gradient_accumulation_steps: automatic,
+      offload_optimizer_device: z.enum(["none", "cpu", "nvme"]).nullish(),
       deepspeed_config_file: z.string().nullish(),
     })
     .nullish(),
@@ -30,6 +31,8 @@ export interface AccelerateConfig {
   readonly processes: number;
   /** Stage of ZeRO; null without DeepSpeed. */
   readonly zeroStage: number | null;
+  /** Where DeepSpeed is to keep the optimizer's state; null where it does not say. */
+  readonly offload: "none" | "cpu" | null;
   /** `bf16` and `fp16` are asked for; null leaves the precision to the recipe. */
   readonly precision: "bf16" | "fp16" | "fp8" | null;
   /** Settings of DeepSpeed that a recipe has too: numbers that have to agree with it. */
@@ -60,7 +63,12 @@ const IDLE: readonly unknown[] = [
 ];
 const idleNumbers: Readonly<Record<string, number>> = { machine_rank: 0, num_machines: 1 };
 const READ = ["num_processes", "mixed_precision", "deepspeed_config", "distributed_type"];
-const DEEPSPEED_READ = ["zero_stage", "gradient_clipping", "gradient_accumulation_steps"];
+const DEEPSPEED_READ = [
+  "zero_stage",
+  "offload_optimizer_device",
+  "gradient_clipping",
+  "gradient_accumulation_steps",
+];
 
 /**
  * Reads a YAML file of `accelerate config`: process count, ZeRO stage and precision.
@@ -84,6 +92,11 @@ export function readAccelerateConfig(path: string): AccelerateConfig {
     throw new ConfigError(lines.join("\n"));
   }
   const { num_processes, mixed_precision, deepspeed_config: deepspeed } = parsed.data;
+  if (deepspeed?.offload_optimizer_device === "nvme") {
+    throw new ConfigError(
+      `${label("deepspeed_config", "offload_optimizer_device")}: nvme is not supported: expected none or cpu`,
+    );
+  }
   if (deepspeed?.deepspeed_config_file) {
     throw new ConfigError(
       `${label("deepspeed_config", "deepspeed_config_file")}: a DeepSpeed file may name another optimizer, ` +
@@ -102,6 +115,7 @@ export function readAccelerateConfig(path: string): AccelerateConfig {
     path,
     processes: num_processes,
     zeroStage: deepspeed?.zero_stage ?? null,
+    offload: deepspeed?.offload_optimizer_device ?? null,
     precision: mixed_precision === "no" ? null : (mixed_precision ?? null),
     agree,
     unread: [
@@ -120,25 +134,33 @@ function asking(map: Record<string, unknown>, read: readonly string[], prefix: s
     .map(([key]) => prefix + key);
 }
 
-/** What the user should know of a file whose processes and sharding one process stands in for. */
-export function accelerateNotices(file: AccelerateConfig, config: Config): string[] {
+/** What the user should know of a file when `running` processes run the recipe. */
+export function accelerateNotices(
+  file: AccelerateConfig,
+  config: Config,
+  running: number,
+): string[] {
   const notices: string[] = [];
   const { perDeviceTrainBatchSize: batch, gradientAccumulationSteps: steps } = config;
   const { processes, zeroStage, unread } = file;
-  if (processes > 1) {
-    const sharded = zeroStage ? `, and ZeRO stage ${zeroStage} shards nothing` : "";
+  if (processes !== running) {
+    const run = running === 1 ? "one runs" : `${running} run`;
     notices.push(
-      `${file.path} asks for ${processes} processes and one runs${sharded}: a step is a mean over ` +
-        `${batch * steps} examples, not ${batch * steps * processes}; for the same steps: ` +
-        `--gradient_accumulation_steps ${steps * processes}`,
+      `${file.path} asks for ${processes} process${processes === 1 ? "" : "es"} and ${run}: a step is a mean ` +
+        `over ${batch * steps * running} examples, not ${batch * steps * processes}; for the same steps: ` +
+        `--nproc ${processes}${sameSteps(steps * processes, running)}`,
     );
   }
-  const alone = processes === 1 && zeroStage ? ["deepspeed_config.zero_stage"] : [];
-  const named = [...alone, ...unread];
-  if (named.length > 0) {
-    notices.push(`${file.path}: no effect on one process: ${named.join(", ")}`);
-  }
+  const alone = running === 1 && processes === 1 && zeroStage;
+  const named = [...(alone ? ["deepspeed_config.zero_stage"] : []), ...unread];
+  if (named.length > 0) notices.push(`${file.path}: no effect: ${named.join(", ")}`);
   return notices;
+}
+
+/** The other way to the same steps, where there is one. */
+function sameSteps(accumulation: number, running: number): string {
+  const each = accumulation / running;
+  return Number.isInteger(each) ? ` or --gradient_accumulation_steps ${each}` : "";
 }
 
 function readText(path: string): string {

@@ -171,6 +171,26 @@ export class Check {
     }
   }
 
+  /** Sharding and offloading of an accelerate file hold where the recipe says nothing of them. */
+  private takeSharding(file: AccelerateConfig): string[] {
+    const notices: string[] = [];
+    const asked = [
+      ["zeroStage", "zero_stage", file.zeroStage],
+      ["offloadOptimizer", "offload_optimizer_device", file.offload],
+    ] as const;
+    for (const [name, key, value] of asked) {
+      if (value === null) continue;
+      const label = file.label("deepspeed_config", key);
+      const given = this.values.get(name);
+      if (given === undefined) this.values.set(name, { value, locate: () => ({ label }) });
+      else if (![given.value, ...readings(given.value)].includes(value)) {
+        const ours = `${toRecipeKey(name)}: ${String(given.value)}`;
+        notices.push(`${label}: ${value} is not taken: the recipe has ${ours}`);
+      }
+    }
+    return notices;
+  }
+
   private checkAgreement(file: AccelerateConfig, config: Config): void {
     for (const { key, name, value } of file.agree) {
       if (config[name] === value) continue;
@@ -179,9 +199,13 @@ export class Check {
     }
   }
 
-  /** @param accelerate - what the recipe is to be run under, where a file says so */
-  finish(accelerate?: AccelerateConfig): Checked {
+  /**
+   * @param accelerate what the recipe is to be run under, where a file says so
+   * @param processes how many it is run with
+   */
+  finish(accelerate?: AccelerateConfig, processes = 1): Checked {
     if (accelerate) this.takePrecision(accelerate);
+    const sharding = accelerate ? this.takeSharding(accelerate) : [];
     const idle = this.translate();
     const sftKey = sftOnlyKeys.find((key) => this.spelled.has(key));
     const meansSft = sftKey !== undefined && !this.values.has("lossType");
@@ -218,7 +242,8 @@ export class Check {
     if (meansSft)
       notices.push(`loss_type is not given and is sft: only such recipes have ${sftKey}`);
     if (idle.length > 0) notices.push(noEffectNotice(idle));
-    if (accelerate) notices.push(...accelerateNotices(accelerate, config));
+    notices.push(...sharding);
+    if (accelerate) notices.push(...accelerateNotices(accelerate, config, processes));
     return { config: deepFreeze(config), notices };
   }
 

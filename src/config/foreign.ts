@@ -225,7 +225,7 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = {
   split_batches: refused("per_device_train_batch_size is for each process"),
   dispatch_batches: noEffect(ownWorkers),
   parallelism_config: noEffect(trainer),
-  ddp_backend: noEffect(trainer),
+  ddp_backend: noEffect("NCCL connects GPUs, MPI connects processes on CPUs"),
   ddp_broadcast_buffers: noEffect(trainer),
   ddp_bucket_cap_mb: noEffect(trainer),
   ddp_find_unused_parameters: noEffect(trainer),
@@ -243,8 +243,8 @@ export const foreignKeys: Readonly<Record<string, ForeignKey>> = {
   deepspeed: refused(
     "a DeepSpeed file may name another optimizer, schedule or clipping; write those as recipe keys",
   ),
-  fsdp: noEffect(trainer, OFF),
-  fsdp_config: noEffect(trainer),
+  fsdp: noEffect("zero_stage says what the processes share", OFF),
+  fsdp_config: noEffect("zero_stage says what the processes share"),
   fsdp_min_num_params: noEffect(trainer, [null, 0]),
   fsdp_transformer_layer_cls_to_wrap: noEffect(trainer),
 

@@ -26,6 +26,8 @@ export interface LoadOptions {
   readonly flags?: readonly string[];
   /** A file of `accelerate config`, read for its process count, ZeRO stage and precision. */
   readonly accelerateConfig?: string;
+  /** Processes that the recipe is to be run or planned with; default 1. */
+  readonly processes?: number;
 }
 
 /**
@@ -69,7 +71,7 @@ export function loadRecipe(
     options.accelerateConfig === undefined
       ? undefined
       : readAccelerateConfig(options.accelerateConfig);
-  const { config, notices } = check.finish(accelerate);
+  const { config, notices } = check.finish(accelerate, options.processes);
   return { config, notices, path: file, baseDir: path.dirname(path.resolve(file)) };
 }
 

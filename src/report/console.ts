@@ -25,9 +25,10 @@ export function createConsoleReporter(options: ConsoleOptions = {}): Reporter {
   const { env, stderr } = process;
   const {
     write = (text) => void stderr.write(text),
-    live = stderr.isTTY === true && !env.CI,
+    // A launcher that passes our lines on says how wide the terminal behind it is.
+    live = (stderr.isTTY === true || Number(env.SIMPER_TERMINAL) > 0) && !env.CI,
     color = live && !env.NO_COLOR && env.TERM !== "dumb",
-    columns = () => stderr.columns || 80, // 0: a terminal that does not say
+    columns = () => stderr.columns || Number(env.SIMPER_TERMINAL) || 80, // 0: a terminal that does not say
   } = options;
   const paint = (style: keyof typeof sgr, text: string): string =>
     color ? `\x1b[${sgr[style]}m${text}\x1b[0m` : text;

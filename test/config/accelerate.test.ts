@@ -25,9 +25,14 @@ function write(name: string, text: string): string {
   return file;
 }
 
-function load(accelerate: string, more = "", words: string[] = []) {
+function load(accelerate: string, more = "", words: string[] = [], processes = 1) {
   const accelerateConfig = write("accelerate.yaml", accelerate);
-  return loadRecipe(write("recipe.yaml", recipe + more), words, { accelerateConfig });
+  return loadRecipe(write("recipe.yaml", recipe + more), words, { accelerateConfig, processes });
+}
+
+/** Notices of a recipe with a file of accelerate, without the folder. */
+function notices(...args: Parameters<typeof load>): string[] {
+  return load(...args).notices.map((notice) => notice.replaceAll(`${dir}/`, ""));
 }
 
 function refusal(accelerate: string, more = ""): string {
@@ -57,16 +62,14 @@ use_cpu: false
 `;
 
 test("accelerate_config: process count, ZeRO stage and precision are read, the rest that asks is named", () => {
-  const { config, notices } = load(zero3);
+  const { config } = load(zero3);
   assert.equal(config.bf16, true);
-  assert.deepEqual(
-    notices.map((notice) => notice.replaceAll(`${dir}/`, "")),
-    [
-      "accelerate.yaml asks for 4 processes and one runs, and ZeRO stage 3 shards nothing: a step is a " +
-        "mean over 32 examples, not 128; for the same steps: --gradient_accumulation_steps 64",
-      "accelerate.yaml: no effect on one process: rdzv_backend, deepspeed_config.zero3_init_flag",
-    ],
-  );
+  assert.equal(config.zeroStage, 3);
+  assert.deepEqual(notices(zero3), [
+    "accelerate.yaml asks for 4 processes and one runs: a step is a mean over 32 examples, not 128; for the " +
+      "same steps: --nproc 4 or --gradient_accumulation_steps 64",
+    "accelerate.yaml: no effect: rdzv_backend, deepspeed_config.zero3_init_flag",
+  ]);
   const file = readAccelerateConfig(write("zero3.yaml", zero3));
   assert.deepEqual([file.processes, file.zeroStage, file.precision], [4, 3, "bf16"]);
 });
@@ -83,6 +86,40 @@ test("accelerate_config: a recipe that names its precision keeps it, unless the 
   assert.equal(
     refusal("mixed_precision: fp16\n"),
     'accelerate.yaml:1:18  mixed_precision: "fp16" cannot be honoured: only bf16 and f32 are supported; use bf16',
+  );
+});
+
+test("accelerate_config: the number of processes is compared with those that run", () => {
+  const file = "num_processes: 4\n";
+  assert.deepEqual(notices(file, "", [], 4), []);
+  assert.deepEqual(notices(file, "", [], 8), [
+    "accelerate.yaml asks for 4 processes and 8 run: a step is a mean over 256 examples, not 128; for the same " +
+      "steps: --nproc 4 or --gradient_accumulation_steps 8",
+  ]);
+  // 16 accumulations of 4 processes are no whole number of accumulations of 3.
+  assert.deepEqual(notices(file, "", [], 3), [
+    "accelerate.yaml asks for 4 processes and 3 run: a step is a mean over 96 examples, not 128; for the same " +
+      "steps: --nproc 4",
+  ]);
+  assert.match(notices("num_processes: 1\n", "", [], 2)[0]!, /asks for 1 process and 2 run: /);
+});
+
+test("accelerate_config: sharding and offloading hold where the recipe says nothing of them", () => {
+  const file =
+    "deepspeed_config:\n  zero_stage: 2\n  offload_optimizer_device: cpu\nnum_processes: 2\n";
+  const taken = load(file, "", [], 2);
+  assert.deepEqual([taken.config.zeroStage, taken.config.offloadOptimizer], [2, "cpu"]);
+  assert.deepEqual(taken.notices, []);
+  const kept = load(file, "zero_stage: 3\n", ["--offload_optimizer", "none"], 2);
+  assert.deepEqual([kept.config.zeroStage, kept.config.offloadOptimizer], [3, "none"]);
+  assert.deepEqual(notices(file, "zero_stage: 3\n", ["--offload_optimizer", "none"], 2), [
+    "accelerate.yaml:2:15  deepspeed_config.zero_stage: 2 is not taken: the recipe has zero_stage: 3",
+    "accelerate.yaml:3:29  deepspeed_config.offload_optimizer_device: cpu is not taken: the recipe has " +
+      "offload_optimizer: none",
+  ]);
+  assert.equal(
+    refusal("deepspeed_config:\n  offload_optimizer_device: nvme\n"),
+    "accelerate.yaml:2:29  deepspeed_config.offload_optimizer_device: nvme is not supported: expected none or cpu",
   );
 });
 
@@ -129,6 +166,7 @@ test("accelerate_config: every key of the reference's files is read, named, or a
   const read = [
     ...["num_processes", "mixed_precision", "distributed_type", "deepspeed_config"],
     "deepspeed_config.zero_stage",
+    "deepspeed_config.offload_optimizer_device",
   ];
   const maps = new Set(["deepspeed_config", "fsdp_config"]);
   for (const key of reference.accelerate) {
