@@ -160,6 +160,7 @@ export class TrainingRun {
   async #saveResult(): Promise<number> {
     const { config, session, source, reporter, trainerState, group, best: rule } = this.#parts;
     const save = () => saveModel(session.model, config.outputDir, source, config, group);
+    group.doing("the final model");
     const best = trainerState.best;
     if (!config.loadBestModelAtEnd || rule === undefined || best === undefined) {
       await save();
@@ -224,6 +225,7 @@ export class TrainingRun {
       num_computed_tokens: work.computedTokens,
     };
     const began = performance.now();
+    this.#parts.group.doing(`step ${this.#step}`);
     stream.pushRange(`step ${this.#step}`);
     store.beginStep();
     this.#results.begin(responses);
@@ -336,6 +338,7 @@ export class TrainingRun {
     const options = { maxTokens, round, groupSize: config.perDeviceEvalBatchSize };
     const at = { step: this.#step, epoch: this.#milestones.epochsAfter(this.#step) };
     const results = this.#results;
+    group.doing(`evaluation at step ${this.#step}`);
     const found = await evaluate(session, results, group, data.test, this.#loss, options, at);
     if (!found) return false; // stopped half-way
     const writes = group.rank === 0;
@@ -363,6 +366,7 @@ export class TrainingRun {
       if (isBetter(rule, metric, trainerState.best)) trainerState.best = { metric, checkpoint };
     }
     const state = { ...settings, step: this.#step, evaluatedStep: this.#evaluatedStep };
+    group.doing(path.basename(checkpoint));
     await saveCheckpoint(session.model, state, trainerState.toJson(), source, config, group);
     this.#savedStep = this.#step;
     if (group.rank > 0) return;
