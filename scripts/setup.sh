@@ -48,7 +48,7 @@ elif [ ! -e /usr/include/oneapi/dnnl/dnnl.hpp ]; then
 fi
 # Several processes on CPUs: mpirun, and the headers that the addon's MPI part is built with.
 command -v mpirun >/dev/null || missing+=(openmpi-bin)
-command -v mpicxx >/dev/null || missing+=(libopenmpi-dev)
+printf '#include <mpi.h>\n' | mpicxx -x c++ -E -o /dev/null - >/dev/null 2>&1 || missing+=(libopenmpi-dev)
 [ -e /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
 
 if [ ${#missing[@]} -gt 0 ]; then

@@ -63,7 +63,7 @@ class Machine {
   }
 }
 
-const complete = { "c++": "true", make: "true", cmake: "true" };
+const complete = { "c++": "true", make: "true", cmake: "true", mpirun: "true", mpicxx: "true" };
 const certificates = existsSync("/etc/ssl/certs/ca-certificates.crt") ? "" : " ca-certificates";
 
 test("setup installs packages once, then only builds", () => {
@@ -87,7 +87,7 @@ test("setup installs exactly the system packages that are missing", () => {
   assert.equal(run.status, 0, run.stderr);
   assert.equal(
     run.calls[0],
-    `apt-get install -y -qq --no-install-recommends cmake libdnnl-dev${certificates}`,
+    `apt-get install -y -qq --no-install-recommends cmake libdnnl-dev openmpi-bin libopenmpi-dev${certificates}`,
   );
   assert.match(run.stderr, /^setup: installing system packages: cmake libdnnl-dev/m);
 });
