@@ -92,10 +92,11 @@ export class ShardedStore implements ModelStore {
   #last = true;
 
   constructor(options: ShardedOptions) {
-    const { device, stream, fabric, stage, specs, dtype, arena, host } = options;
-    this.stage = stage;
+    const { device, stream, fabric, specs, dtype, arena, host } = options;
     this.rank = fabric.comm.rank;
     this.size = fabric.comm.size;
+    const stage = this.size > 1 ? options.stage : 0;
+    this.stage = stage;
     this.host = host;
     this.#comm = fabric.comm;
     this.#commStream = fabric.stream;
