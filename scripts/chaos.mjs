@@ -4,25 +4,22 @@
 //   node scripts/chaos.mjs [--kills 200] [--steps 40] [--seed n]
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { once } from "node:events";
-import {
-  existsSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  watch as watchFolder,
-} from "node:fs";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { openSafetensors } from "../dist/checkpoint/safetensors.js";
+import {
+  createRandom,
+  digests,
+  eventsOf,
+  metrics,
+  stepsOf,
+  trainWords,
+  weights,
+} from "./chaos-support.mjs";
 
-const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
-const fixture = path.join(root, "test/fixtures/model/llama-gqa");
 const { values } = parseArgs({
   options: {
     kills: { type: "string", default: "200" },
@@ -32,31 +29,12 @@ const { values } = parseArgs({
 });
 const kills = Number(values.kills);
 const steps = Number(values.steps);
-let state = Number(values.seed) >>> 0;
-const random = () => {
-  state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-  return state / 2 ** 32;
-};
+const random = createRandom(Number(values.seed));
 const folder = mkdtempSync(path.join(os.tmpdir(), "simper-chaos-"));
 
 /** Starts the run, or goes on with it. */
 function start(outputDir) {
-  const settings = {
-    model_name_or_path: path.join(fixture, "model"),
-    shuffle: true,
-    max_steps: steps,
-    save_strategy: "steps",
-    save_steps: 1,
-    resume_from_checkpoint: true,
-    output_dir: outputDir,
-  };
-  const words = Object.entries(settings).flatMap(([key, value]) => [`--${key}`, String(value)]);
-  const command = [
-    path.join(root, "dist/cli.js"),
-    "train",
-    path.join(fixture, "trajectory.yaml"),
-    ...words,
-  ];
+  const command = trainWords(outputDir, { max_steps: steps });
   const child = spawn(process.execPath, command, { stdio: ["ignore", "ignore", "pipe"] });
   let stderr = "";
   child.stderr.setEncoding("utf8").on("data", (text) => {
@@ -65,35 +43,6 @@ function start(outputDir) {
   const ended = once(child, "close").then(([code, signal]) => ({ code, signal, stderr }));
   return { child, ended };
 }
-
-const stepsOf = (dir) =>
-  (existsSync(dir) ? readdirSync(dir) : [])
-    .flatMap((name) => /^checkpoint-(\d+)$/.exec(name)?.[1] ?? [])
-    .map(Number)
-    .sort((a, b) => a - b);
-
-const CLOCK = /"(step_time|train_runtime|\w+_per_second|\w*runtime)":\s*[-\d.e]+,?/g;
-
-/** A digest of every file of a checkpoint, without what a clock decides; safetensors are read as such first. */
-async function digests(dir) {
-  const found = {};
-  for (const name of readdirSync(dir).sort()) {
-    const file = path.join(dir, name);
-    if (name.endsWith(".safetensors")) {
-      const tensors = await openSafetensors(file);
-      for (const tensor of tensors.names()) for await (const _ of tensors.chunks(tensor));
-      await tensors.close();
-    }
-    const bytes = readFileSync(file);
-    const text = name.endsWith(".json")
-      ? JSON.stringify(JSON.parse(bytes)).replace(CLOCK, "")
-      : bytes;
-    found[name] = createHash("sha256").update(text).digest("hex");
-  }
-  return found;
-}
-
-const metrics = (dir) => readFileSync(path.join(dir, "metrics.jsonl"), "utf8").replace(CLOCK, "");
 
 async function main() {
   const calm = path.join(folder, "calm");
@@ -184,25 +133,7 @@ async function kill({ child, ended }, outputDir) {
   return moment;
 }
 
-/** Resolves after so many changes in a folder. */
-function eventsOf(dir, wanted) {
-  return new Promise((resolve) => {
-    let seen = 0;
-    const watcher = watchFolder(dir, () => {
-      if (++seen < wanted) return;
-      watcher.close();
-      resolve();
-    });
-    watcher.unref();
-    setTimeout(() => {
-      watcher.close();
-      resolve();
-    }, 5000).unref();
-  });
-}
-
 function finish(outputDir, calm) {
-  const weights = (dir) => readFileSync(path.join(dir, "model.safetensors"));
   assert.ok(
     weights(outputDir).equals(weights(calm)),
     "final weights differ from the undisturbed run's",
