@@ -81,12 +81,13 @@ export async function writeDirectoryTogether(
   const together = new Together(group, target);
   const own = group.rank === 0 ? temporaryName(target) : "";
   try {
-    await together.lead(async () => {
+    const made = await together.lead(async () => {
       await makeFolder(path.dirname(target));
       await mkdir(own);
+      return own;
     });
-    const temporary = await group.broadcast(`folder of ${name}`, own);
-    if (group.rank > 0) await together.attempt(() => requireShared(temporary));
+    const temporary = await group.broadcast(`folder of ${name}`, made ?? "");
+    if (group.rank > 0 && temporary !== "") await together.attempt(() => requireShared(temporary));
     await together.agree(`folder of ${name}`);
     await fill(temporary, together);
     await together.agree(`files of ${name}`);
