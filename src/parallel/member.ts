@@ -108,7 +108,11 @@ export class Member extends TcpGroup {
   protected async tellFailure(error: unknown, first: boolean): Promise<boolean> {
     if (first) {
       this.#wire.send(errorMessage(error));
-      await Promise.race([this.#closed, once(AbortSignal.timeout(TOLD_MS), "abort")]);
+      // A timer that keeps the process, unlike the connection: it may have nothing else to do.
+      const answered = new AbortController();
+      const late = sleep(TOLD_MS, undefined, answered).catch(() => {});
+      await Promise.race([this.#closed, late]);
+      answered.abort();
       void this.disconnect();
     }
     return this.#heardFailure;
