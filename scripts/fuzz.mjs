@@ -1,6 +1,6 @@
 // Feeds mutated files to the readers of the project. A finding is a crash, a hang, an error that is none of
 // ours or has the wrong exit code, or memory beyond the limit; its input is kept and the exit code is 1.
-//   node scripts/fuzz.mjs <target|all> [--seconds 60] [--seed n]     targets: test/fuzz/{safetensors,jsonl,yaml}.mjs
+//   node scripts/fuzz.mjs <target|all> [--seconds 60] [--seed n]     targets: test/fuzz/{safetensors,pieces,jsonl,yaml}.mjs
 //   node scripts/fuzz.mjs <target> --input file                      one input again
 import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -9,7 +9,7 @@ import path from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 
-const TARGETS = ["safetensors", "jsonl", "yaml"];
+const TARGETS = ["safetensors", "pieces", "jsonl", "yaml"];
 const HANG_SECONDS = 20;
 const HEAP_MB = 512;
 const RSS_MB = 1024;

@@ -24,7 +24,7 @@ const TRIES = 3;
  */
 export async function lockFolder(folder: string): Promise<FolderLock> {
   const { pid } = process;
-  const own = path.join(folder, `.lock-${pid}-${startTime(pid)}-${processSpace()}`);
+  const own = ownLock(folder);
   const created = await makeFolder(folder);
   for (let tries = 1; ; tries++) {
     await writeFile(own, "", { flag: "wx" }).catch((error: NodeJS.ErrnoException) => {
@@ -46,6 +46,12 @@ export async function lockFolder(folder: string): Promise<FolderLock> {
   };
   process.on("exit", release);
   return { release };
+}
+
+/** The file by which this process locks a folder. */
+export function ownLock(folder: string): string {
+  const { pid } = process;
+  return path.join(folder, `.lock-${pid}-${startTime(pid)}-${processSpace()}`);
 }
 
 const OWN = "another run of this process";

@@ -1,6 +1,6 @@
 import path from "node:path";
 import { CheckpointError } from "../errors.js";
-import { isRecord, isSizeList } from "./safetensors-header.js";
+import { brief, isRecord, isSizeList } from "./safetensors-header.js";
 
 /**
  * State that several processes write: each writes the elements it keeps, as one file of flat tensors, and an index
@@ -143,7 +143,7 @@ function parsePiece(value: unknown, wrong: (message: string) => CheckpointError)
   const named = typeof file === "string" && path.basename(file) === file && !/^\.*$/.test(file);
   if (!named || !isSizeList([begin, end]) || (begin as number) >= (end as number)) {
     throw wrong(
-      `has the piece ${JSON.stringify(value)}; expected {file, begin, end}, a file beside the index and begin < end`,
+      `has the piece ${brief(value)}; expected {file, begin, end}, a file beside the index and begin < end`,
     );
   }
   return { file, begin: begin as number, end: end as number };

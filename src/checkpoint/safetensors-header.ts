@@ -162,9 +162,14 @@ export function formatHeader(
   return header;
 }
 
-/** A value of a header in a message: a damaged file may hold a megabyte of it. */
-function brief(value: unknown): string {
-  const text = JSON.stringify(value) ?? "nothing";
+/** A value of a header or an index in a message: a damaged file may hold a megabyte of it, or lists without end. */
+export function brief(value: unknown): string {
+  let text: string;
+  try {
+    text = JSON.stringify(value) ?? "nothing";
+  } catch {
+    return "lists in lists in lists"; // too deep for the stack; what JSON.parse returned has no other fault
+  }
   return text.length > 100 ? `${text.slice(0, 100)}…` : text;
 }
 

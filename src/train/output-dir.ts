@@ -1,8 +1,11 @@
+import { existsSync } from "node:fs";
 import { mkdir, rename, rm } from "node:fs/promises";
 import path from "node:path";
 import { cleanTemporary } from "../checkpoint/files.js";
-import { type FolderLock, lockFolder } from "../checkpoint/lock.js";
+import { type FolderLock, lockFolder, ownLock } from "../checkpoint/lock.js";
+import { Together } from "../checkpoint/together.js";
 import { CheckpointError, SimperError } from "../errors.js";
+import type { ProcessGroup } from "../parallel/group.js";
 import { listCheckpoints } from "./run-checkpoint.js";
 
 /**
@@ -37,6 +40,28 @@ export async function prepareOutputDir(outputDir: string, step: number): Promise
   } catch (cause) {
     throw unwritable(outputDir, cause);
   }
+}
+
+/**
+ * Makes sure, before hours of training, that all ranks have one output_dir: what rank 0 has locked. Resolves once
+ * all have looked.
+ *
+ * @throws CheckpointError on a rank that sees another folder, CommError on the others.
+ */
+export async function requireSharedOutput(group: ProcessGroup, outputDir: string): Promise<void> {
+  if (group.size === 1) return;
+  const together = new Together(group, outputDir);
+  const lock = await group.broadcast("lock of output_dir", path.basename(ownLock(outputDir)));
+  await together.attempt(async () => {
+    if (existsSync(path.join(outputDir, lock))) return;
+    throw new CheckpointError(
+      `output_dir ${outputDir}: it is not the folder that rank 0 has locked (${lock} is not there)`,
+      {
+        hint: "output_dir has to be the same folder on all machines of the run, on a file system that they share",
+      },
+    );
+  });
+  await together.agree("output_dir");
 }
 
 function unwritable(outputDir: string, cause: unknown): SimperError {

@@ -22,7 +22,7 @@ import { type BestRule, describeRule } from "./best-model.js";
 import { describeEnvironment } from "./environment.js";
 import { wholeSteps } from "./milestones.js";
 import { loadWeights } from "./model-source.js";
-import { lockOutputDir, prepareOutputDir } from "./output-dir.js";
+import { lockOutputDir, prepareOutputDir, requireSharedOutput } from "./output-dir.js";
 import { largestLines, modelBlocks, type RunPlan } from "./plan.js";
 import {
   checkRequest,
@@ -156,6 +156,7 @@ async function trainPrepared(
   const leads = group.rank === 0;
   const resumedStep = checkpoint?.state.step ?? 0;
   const profiled = options.profile && profileRange(options.profile, resumedStep, plan.totalSteps);
+  await requireSharedOutput(group, config.outputDir);
   const moved = leads ? await prepareOutputDir(config.outputDir, checkpoint?.state.step ?? -1) : [];
   await group.barrier("output_dir");
 

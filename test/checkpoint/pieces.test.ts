@@ -14,6 +14,7 @@ import { type TestContext, test } from "node:test";
 import { openPieces } from "#src/checkpoint/piece-source.js";
 import {
   type FlatTensor,
+  parsePieceIndex,
   pieceFile,
   pieceIndex,
   pieceIndexFile,
@@ -282,6 +283,17 @@ for (const [name, change, message] of spoilt) {
     });
   });
 }
+
+test("an index of lists in lists is refused as any other", () => {
+  const deep = "[".repeat(50_000) + "]".repeat(50_000);
+  assert.throws(
+    () => parsePieceIndex("index.json", `{"shapes":{"a":[1]},"pieces":{"a":[${deep}]}}`),
+    {
+      code: "ERR_SIMPER_CHECKPOINT",
+      message: /^index\.json: tensor "a" has the piece lists in lists in lists; expected \{file, /,
+    },
+  );
+});
 
 test("a file of pieces that is cut short is refused before anything is read", async (t) => {
   const dir = await sample(t);

@@ -188,6 +188,14 @@ const damaged: [string, () => string, RegExp][] = [
     /shape \[-1\] is not a list of whole numbers/,
   ],
   [
+    "a shape of lists in lists",
+    () => {
+      const deep = "[".repeat(50_000) + "]".repeat(50_000);
+      return raw(`{"a":{"dtype":"F32","shape":${deep},"data_offsets":[0,4]}}`, 4);
+    },
+    /shape lists in lists in lists is not a list of whole numbers/,
+  ],
+  [
     "a fractional size",
     () => raw('{"a":{"dtype":"F32","shape":[1.5],"data_offsets":[0,6]}}', 6),
     /shape \[1\.5\] is not a list/,

@@ -34,7 +34,7 @@ function target(name: string, body: string): string {
   return file;
 }
 
-for (const name of ["safetensors", "jsonl", "yaml"]) {
+for (const name of ["safetensors", "pieces", "jsonl", "yaml"]) {
   test(`the ${name} target reads some inputs, refuses others and finds nothing`, () => {
     const { status, stdout, stderr } = fuzz(name, "--seconds", "1.5", "--seed", "7");
     assert.equal(status, 0, stderr);
