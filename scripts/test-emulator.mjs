@@ -38,6 +38,7 @@ const TESTS = [
   "ops/contract",
   "ops/determinism",
   "ops/gradient",
+  "train/elastic-devices",
 ];
 
 /** Runs a program; what it prints is shown, and returned. Throws when it fails. */
