@@ -33,6 +33,8 @@ const TESTS = [
   "cuda/families",
   "cuda/replay",
   "cuda/training",
+  "native/comm",
+  "native/event",
   "ops/adamw",
   "ops/attention",
   "ops/contract",

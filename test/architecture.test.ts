@@ -36,8 +36,8 @@ const VENDOR_HEADERS: readonly { header: RegExp; homes: readonly string[] }[] = 
   { header: /^(napi|node_api|js_native_api|uv|v8)/, homes: ["native/addon/"] },
   { header: /dnnl/, homes: ["native/cpu/matmul.cc"] },
   { header: /^omp\.h$/, homes: ["native/cpu/"] },
-  { header: /^(cuda|cublas|curand|nvtx)/, homes: ["native/cuda/", "native/comm/nccl.cc"] },
-  { header: /^nccl/, homes: ["native/comm/nccl.cc"] },
+  { header: /^(cuda|cublas|curand|nvtx)/, homes: ["native/cuda/"] },
+  { header: /^nccl/, homes: ["native/comm/"] },
   { header: /^mpi/, homes: ["native/comm/mpi/"] },
 ];
 

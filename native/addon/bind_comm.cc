@@ -7,10 +7,10 @@ namespace simper::addon {
 namespace {
 
 std::shared_ptr<comm::Communicator> make(const std::string& engine, comm::Options options,
-                                         Device& device) {
+                                         std::shared_ptr<Device> device) {
   if (engine == "self") return comm::make_self(std::move(options));
-  if (engine == "mpi") return comm::make_mpi(std::move(options), device.in_host_memory());
-  if (engine == "nccl") return comm::make_nccl(std::move(options), device);
+  if (engine == "mpi") return comm::make_mpi(std::move(options), device->in_host_memory());
+  if (engine == "nccl") return comm::make_nccl(std::move(options), std::move(device));
   throw ContractError("open: the engine is \"" + engine + "\", expected self, mpi or nccl");
 }
 
@@ -26,8 +26,8 @@ Napi::Value open_comm(const Napi::CallbackInfo& info) {
     const auto unique_id = info[4].As<Napi::Uint8Array>();
     options.unique_id.assign(unique_id.Data(), unique_id.Data() + unique_id.ByteLength());
     options.timeout_seconds = number(info, 5);
-    Device& device = *require(environment.devices, stream.device(), "device");
-    auto made = make(info[1].As<Napi::String>(), std::move(options), device);
+    auto device = require(environment.devices, stream.device(), "device");
+    auto made = make(info[1].As<Napi::String>(), std::move(options), std::move(device));
     return Napi::Number::New(info.Env(), environment.comms.add({std::move(made), id}));
   });
 }

@@ -58,10 +58,7 @@ void Communicator::run(Context& context, const char* op, F&& work) {
   ++number_;
   op_ = op;
   sent_ = 0;
-  {
-    std::lock_guard lock(mutex_);
-    if (failure_) std::rethrow_exception(failure_);
-  }
+  if (const std::exception_ptr error = failure()) std::rethrow_exception(error);
   try {
     if (!open_) fail(closed_ ? "the communicator is closed" : "the communicator is not open");
     check_alive(context);
@@ -121,7 +118,7 @@ void Communicator::barrier(Context& context) {
 }
 
 void Communicator::close(Context& context) {
-  if (!open_ || failed() || aborted()) return;
+  if (!open_ || failure()) return;
   op_ = "close";
   try {
     disconnect(context);
@@ -148,14 +145,10 @@ std::vector<Counter> Communicator::counters() const {
   return counters_;
 }
 
-bool Communicator::aborted() const {
+std::exception_ptr Communicator::failure() const {
   std::lock_guard lock(mutex_);
-  return aborted_;
-}
-
-bool Communicator::failed() const {
-  std::lock_guard lock(mutex_);
-  return failure_ != nullptr;
+  if (!failure_ && aborted_) return std::make_exception_ptr(CommError(reason_));
+  return failure_;
 }
 
 void Communicator::remember(std::exception_ptr error) {
@@ -163,13 +156,13 @@ void Communicator::remember(std::exception_ptr error) {
   if (!failure_) failure_ = error;
 }
 
-std::string Communicator::place() const {
-  const std::string number = number_ > 0 ? " (op " + std::to_string(number_) + ")" : "";
-  return std::string(op_) + number + " on rank " + std::to_string(rank_) + ": ";
+std::string Communicator::message(const char* op, int64_t number, const std::string& what) const {
+  const std::string which = number > 0 ? " (op " + std::to_string(number) + ")" : "";
+  return std::string(op) + which + " on rank " + std::to_string(rank_) + ": " + what;
 }
 
 void Communicator::fail(const std::string& what) const {
-  throw CommError(place() + what);
+  throw CommError(message(op_, number_, what));
 }
 
 void Communicator::check_alive(Context& context) const {

@@ -27,7 +27,7 @@ struct Counter {
 // The ranks of a run and what they do together. Everything down to `close` runs on the worker of
 // the communicator's stream, in the same order on every rank; `check_*` are for the thread that
 // enqueues. A failure stays: all later operations fail with it.
-class Communicator {
+class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   explicit Communicator(Options options) : options_(std::move(options)) {}
   virtual ~Communicator() = default;
@@ -75,13 +75,13 @@ class Communicator {
 
   // "all_gather (op 132) on rank 0: " and what happened, as a CommError.
   [[noreturn]] void fail(const std::string& what) const;
-  std::string place() const;
+  std::string message(const char* op, int64_t number, const std::string& what) const;
   // Throws what was said to `abort`, or that the stream is being closed.
   void check_alive(Context& context) const;
-  bool aborted() const;
-  // Remembers a failure that nobody was there to be told of, unless there is one already.
+  // The first failure, that of `abort` included; null while all is well.
+  std::exception_ptr failure() const;
+  // Keeps a failure, unless there is one already.
   void remember(std::exception_ptr error);
-  bool failed() const;
   // Bytes that the running operation has sent to others.
   void sent(int64_t bytes) { sent_ += bytes; }
   void set_world(int rank, int size);

@@ -9,7 +9,7 @@ namespace simper::comm {
 
 // Opens nothing yet. `host_memory`: whether the tensors it will get lie there.
 std::shared_ptr<Communicator> make_mpi(Options options, bool host_memory);
-std::shared_ptr<Communicator> make_nccl(Options options, Device& device);
+std::shared_ptr<Communicator> make_nccl(Options options, std::shared_ptr<Device> device);
 
 // The 128 bytes by which the ranks of an NCCL communicator find one another. Throws CommError where
 // NCCL cannot be used.

@@ -162,8 +162,8 @@ class Mpi final : public Communicator {
 
   void meet(Context& context) override {
     start();
-    for_others([&](int peer) { message(transport_->receive(&token_, 0, peer, tag_, 0)); });
-    for_others([&](int peer) { message(transport_->send(&token_, 0, peer, tag_, 0)); });
+    for_others([&](int peer) { begun(transport_->receive(&token_, 0, peer, tag_, 0)); });
+    for_others([&](int peer) { begun(transport_->send(&token_, 0, peer, tag_, 0)); });
     wait(context, 0);
   }
 
@@ -195,20 +195,20 @@ class Mpi final : public Communicator {
   int64_t begin(int r) const { return bounds_[static_cast<size_t>(r)]; }
   int64_t part(int r) const { return begin(r + 1) - begin(r); }
 
-  void message(bool started) {
+  void begun(bool started) {
     if (!started) blame();
   }
 
   void send(const char* data, int64_t bytes, int peer, int group) {
     for (int64_t at = 0; at < bytes; at += message_bytes_) {
-      message(transport_->send(data + at, std::min(message_bytes_, bytes - at), peer, tag_, group));
+      begun(transport_->send(data + at, std::min(message_bytes_, bytes - at), peer, tag_, group));
     }
     sent(bytes);
   }
 
   void receive(char* data, int64_t bytes, int peer, int group) {
     for (int64_t at = 0; at < bytes; at += message_bytes_) {
-      message(
+      begun(
           transport_->receive(data + at, std::min(message_bytes_, bytes - at), peer, tag_, group));
     }
   }

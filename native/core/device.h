@@ -2,8 +2,11 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "core/tensor.h"
 
@@ -40,6 +43,12 @@ class Context {
   // The device's own queue behind this context (cudaStream_t), or null where work is done at once.
   virtual void* native_stream() { return nullptr; }
 
+  // Something that has to hold when the stream is waited for; throws where it does not.
+  void add_settle_check(std::function<void()> check) { settle_checks_.push_back(std::move(check)); }
+  void run_settle_checks() {
+    for (const auto& check : settle_checks_) check();
+  }
+
   // Whether the stream is being closed, so that what waits for others gives up.
   bool stopping() const { return stop_ && stop_->load(std::memory_order_relaxed); }
   void stop_with(const std::atomic<bool>& stop, std::atomic<bool>& stuck) {
@@ -58,6 +67,7 @@ class Context {
   }
   const std::atomic<bool>* stop_ = nullptr;
   std::atomic<bool>* stuck_ = nullptr;
+  std::vector<std::function<void()>> settle_checks_;
 };
 
 class Event;
@@ -80,6 +90,8 @@ class Device {
   virtual std::unique_ptr<Stream> open_stream(bool synchronous) = 0;
   // A point in the work of one of its streams.
   virtual std::shared_ptr<Event> make_event();
+  // Makes it the one that the calling thread works with, where devices are many.
+  virtual void use() {}
   // Whether its memory is the machine's, for whoever moves bytes without the device's help.
   virtual bool in_host_memory() const { return true; }
 };

@@ -115,6 +115,7 @@ void WorkerStream::run(Entry& entry, Context& context) {
 void WorkerStream::settle(Context& context) {
   try {
     hooks_->settle(context);
+    context.run_settle_checks();
   } catch (const std::exception&) {
     if (!error_) error_ = std::current_exception();
   }

@@ -153,6 +153,9 @@ class CudaDevice final : public Device {
   std::shared_ptr<Event> make_event() override {
     return std::make_shared<CudaEvent>(gpu_);
   }
+  void use() override {
+    use_gpu(gpu_);
+  }
   bool in_host_memory() const override {
     return false;
   }

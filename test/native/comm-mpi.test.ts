@@ -43,8 +43,8 @@ for (const ranks of [1, 2, 3, 4]) {
     const reports = await collectives(ranks, seed);
     const digests = new Set(reports.map(({ digest }) => digest));
     assert.equal(digests.size, 1, "an all_reduce has the same bits on every rank");
-    // Messages of at most 1000 bytes: pieces of a few hundred elements, and the same bits again.
-    const small = await collectives(ranks, seed, { SIMPER_MPI_MESSAGE_BYTES: "1000" });
+    // Messages of at most 10 kB, so pieces of 2500 elements, and the same bits again.
+    const small = await collectives(ranks, seed, { SIMPER_MPI_MESSAGE_BYTES: "10000" });
     assert.deepEqual(small, reports, `seed ${seed}`);
   });
 }
