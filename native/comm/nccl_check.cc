@@ -36,10 +36,14 @@ static_assert(sizeof(UniqueId) == sizeof(::ncclUniqueId) &&
               alignof(UniqueId) == alignof(::ncclUniqueId));
 
 // The beginning of the real settings, of the length that tells their version.
-static_assert(offsetof(Config, size) == offsetof(ncclConfig_t, size));
-static_assert(offsetof(Config, magic) == offsetof(ncclConfig_t, magic));
-static_assert(offsetof(Config, version) == offsetof(ncclConfig_t, version));
-static_assert(offsetof(Config, blocking) == offsetof(ncclConfig_t, blocking));
+#define CHECK(member)                                                                       \
+  static_assert(std::is_same_v<decltype(Config::member), decltype(ncclConfig_t::member)> && \
+                offsetof(Config, member) == offsetof(ncclConfig_t, member))
+CHECK(size);
+CHECK(magic);
+CHECK(version);
+CHECK(blocking);
+#undef CHECK
 static_assert(kConfigMagic == ncclConfig_t(NCCL_CONFIG_INITIALIZER).magic);
 static_assert(kOldest == NCCL_VERSION(2, 14, 0) && NCCL_VERSION_CODE >= kOldest);
 

@@ -39,14 +39,16 @@ export class Communicator {
   readonly size: number;
   /** The stream it works on. */
   readonly stream: Stream;
+  readonly #timeoutSeconds: number;
 
-  private constructor(id: number, engine: CommEngine, stream: Stream) {
+  private constructor(id: number, engine: CommEngine, stream: Stream, timeoutSeconds: number) {
     const [rank, size] = loadAddon().commWorld(id);
     this.id = id;
     this.engine = engine;
     this.rank = rank;
     this.size = size;
     this.stream = stream;
+    this.#timeoutSeconds = timeoutSeconds;
   }
 
   /**
@@ -62,8 +64,9 @@ export class Communicator {
     const addon = loadAddon();
     const id = addon.openComm(stream.id, engine, rank, size, uniqueId, timeoutSeconds);
     try {
-      await within(timeoutSeconds, addon.connectComm(id), engine);
-      return new Communicator(id, engine, stream);
+      const what = `open: ${engine} has not met all ranks`;
+      await within(timeoutSeconds, addon.connectComm(id), what);
+      return new Communicator(id, engine, stream, timeoutSeconds);
     } catch (error) {
       addon.dropComm(id);
       throw error;
@@ -133,7 +136,8 @@ export class Communicator {
    * failed waits for nobody.
    */
   async close(): Promise<void> {
-    await loadAddon().closeComm(this.id);
+    const what = `close: ${this.engine} has not parted from all ranks`;
+    await within(this.#timeoutSeconds, loadAddon().closeComm(this.id), what);
   }
 }
 
@@ -146,10 +150,10 @@ export function ncclUniqueId(): Uint8Array {
 }
 
 /** Rejects where the ranks do not come: a library that waits for them hears of no time-out. */
-async function within(seconds: number, meeting: Promise<void>, engine: string): Promise<void> {
+async function within(seconds: number, meeting: Promise<void>, what: string): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const tooLate = new Promise<never>((_, reject) => {
-    const message = `open: ${engine} has not met all ranks within ${seconds} s`;
+    const message = `${what} within ${seconds} s`;
     // An engine that can tell more does so first.
     const milliseconds = Math.min(1000 * seconds + 500, 2 ** 31 - 1);
     timer = setTimeout(() => reject(new CommError(message)), milliseconds);
