@@ -118,7 +118,7 @@ class Nccl final : public Communicator {
     comm_ = comm;
     settle(context, status);
     // What the GPU was asked to do, and whether it came to that, are two things.
-    context.add_settle_check([me = weak_from_this()] {
+    context.settle_checks()->add([me = weak_from_this()] {
       const auto self = std::static_pointer_cast<Nccl>(me.lock());
       if (self) self->check_queue();
     });

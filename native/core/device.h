@@ -4,6 +4,7 @@
 #include <cstring>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,29 @@ class Storage {
   int64_t bytes_ = 0;
 };
 
+// What has to hold when a stream is waited for. Whoever waits for the stream's events has to look
+// at the same, for on a device of its own memory an event says only that the device got there.
+class SettleChecks {
+ public:
+  void add(std::function<void()> check) {
+    std::lock_guard lock(mutex_);
+    checks_.push_back(std::move(check));
+  }
+  bool empty() {
+    std::lock_guard lock(mutex_);
+    return checks_.empty();
+  }
+  // Throws what the first one that does not hold throws.
+  void run() {
+    std::lock_guard lock(mutex_);
+    for (const auto& check : checks_) check();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::function<void()>> checks_;
+};
+
 // What an op may use besides its arguments: threads, scratch and caches of the stream it runs on.
 // Each device derives its own; ops get it as their first parameter.
 class Context {
@@ -43,10 +67,18 @@ class Context {
   // The device's own queue behind this context (cudaStream_t), or null where work is done at once.
   virtual void* native_stream() { return nullptr; }
 
-  // Something that has to hold when the stream is waited for; throws where it does not.
-  void add_settle_check(std::function<void()> check) { settle_checks_.push_back(std::move(check)); }
+  const std::shared_ptr<SettleChecks>& settle_checks() const { return settle_checks_; }
+  // Those of a stream whose event this one has waited for.
+  void adopt(const std::shared_ptr<SettleChecks>& checks) {
+    if (!checks || checks == settle_checks_ || checks->empty()) return;
+    for (const auto& known : adopted_) {
+      if (known == checks) return;
+    }
+    adopted_.push_back(checks);
+  }
   void run_settle_checks() {
-    for (const auto& check : settle_checks_) check();
+    settle_checks_->run();
+    for (const auto& checks : adopted_) checks->run();
   }
 
   // Whether the stream is being closed, so that what waits for others gives up.
@@ -67,7 +99,8 @@ class Context {
   }
   const std::atomic<bool>* stop_ = nullptr;
   std::atomic<bool>* stuck_ = nullptr;
-  std::vector<std::function<void()>> settle_checks_;
+  const std::shared_ptr<SettleChecks> settle_checks_ = std::make_shared<SettleChecks>();
+  std::vector<std::shared_ptr<SettleChecks>> adopted_;
 };
 
 class Event;

@@ -28,6 +28,7 @@ void Event::record(int64_t number, Context* context, std::exception_ptr error) {
   {
     std::lock_guard lock(mutex_);
     reached_ = number;
+    if (context) checks_ = context->settle_checks();
     if (error) {
       failed_ = number;
       error_ = error;
@@ -38,6 +39,7 @@ void Event::record(int64_t number, Context* context, std::exception_ptr error) {
 
 void Event::wait(int64_t number, Context& context) {
   std::exception_ptr error;
+  std::shared_ptr<SettleChecks> checks;
   {
     std::unique_lock lock(mutex_);
     // The slices are for a stream that is closed while it waits: nobody notifies it then.
@@ -46,7 +48,9 @@ void Event::wait(int64_t number, Context& context) {
       if (context.stopping()) throw DeviceError("the stream was closed while it waited");
     }
     if (failed_ >= number) error = error_;
+    checks = checks_;
   }
+  context.adopt(checks);
   if (error) std::rethrow_exception(error);
   follow(context);
 }

@@ -2,11 +2,13 @@
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
+#include <memory>
 #include <mutex>
 
 namespace simper {
 
 class Context;
+class SettleChecks;
 
 // A point in the work of one stream that other streams wait for. Recordings are numbered where they
 // are enqueued; a wait is for the last one that was enqueued before it. So what waits was always
@@ -43,6 +45,7 @@ class Event {
   // An error of recording n is that of earlier ones, too, for whoever comes late to wait for them.
   int64_t failed_ = 0;
   std::exception_ptr error_;
+  std::shared_ptr<SettleChecks> checks_;  // of the recording stream
 };
 
 }  // namespace simper

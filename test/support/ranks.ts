@@ -22,48 +22,92 @@ export const noMpi: string | false =
 /** Above any time that a run takes on a busy machine: what is left then hangs. */
 const HANG_MS = 180_000;
 
+interface Running {
+  readonly stdout: string;
+  readonly stderr: string;
+  readonly code: number | null;
+}
+
+/** Runs a program to its end, or to {@link HANG_MS}. */
+async function run(
+  program: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+): Promise<Running> {
+  const child = spawn(program, args, {
+    env: { ...process.env, ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+    timeout: HANG_MS,
+    killSignal: "SIGKILL",
+  });
+  let [stdout, stderr] = ["", ""];
+  child.stdout.setEncoding("utf8").on("data", (text: string) => {
+    stdout += text;
+  });
+  child.stderr.setEncoding("utf8").on("data", (text: string) => {
+    stderr += text;
+  });
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.on("error", reject);
+    child.on("close", resolve);
+  });
+  return { code, stdout, stderr };
+}
+
 /**
  * Runs a compiled program as `ranks` processes of one mpirun.
  * @param program path of a JavaScript file
  */
-export async function runRanks<T>(
+export function runRanks<T>(
   ranks: number,
   program: string,
   args: readonly string[] = [],
   env: Readonly<Record<string, string>> = {},
 ): Promise<RanksResult<T>> {
-  const folder = mkdtempSync(path.join(os.tmpdir(), "simper-ranks-"));
   const launch = ["-n", String(ranks), "--oversubscribe", "--bind-to", "none"];
-  try {
-    const child = spawn("mpirun", [...launch, process.execPath, program, ...args], {
-      env: {
-        ...process.env,
-        OMPI_ALLOW_RUN_AS_ROOT: "1",
-        OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1",
-        SIMPER_TEST_REPORTS: folder,
+  const root = { OMPI_ALLOW_RUN_AS_ROOT: "1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: "1" };
+  return withReports(ranks, (reports) =>
+    run("mpirun", [...launch, process.execPath, program, ...args], { ...root, ...reports, ...env }),
+  );
+}
+
+/** The same without mpirun: each process gets RANK and WORLD_SIZE. */
+export function forkRanks<T>(
+  ranks: number,
+  program: string,
+  args: readonly string[] = [],
+  env: Readonly<Record<string, string>> = {},
+): Promise<RanksResult<T>> {
+  return withReports(ranks, async (reports) => {
+    const all = Array.from({ length: ranks }, (_, rank) =>
+      run(process.execPath, [program, ...args], {
+        RANK: String(rank),
+        WORLD_SIZE: String(ranks),
+        ...reports,
         ...env,
-      },
-      stdio: ["ignore", "pipe", "pipe"],
-      timeout: HANG_MS,
-      killSignal: "SIGKILL",
-    });
-    let [stdout, stderr] = ["", ""];
-    child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
-    child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-    const code = await new Promise<number | null>((resolve, reject) => {
-      child.on("error", reject);
-      child.on("close", resolve);
-    });
-    const read = (rank: number) => {
-      const file = path.join(folder, `${rank}.json`);
-      return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as T) : undefined;
-    };
+      }),
+    );
+    const ended = await Promise.all(all);
     return {
-      code,
-      reports: Array.from({ length: ranks }, (_, rank) => read(rank)),
-      stdout,
-      stderr,
+      code: ended.find(({ code }) => code !== 0)?.code ?? 0,
+      stdout: ended.map(({ stdout }) => stdout).join(""),
+      stderr: ended.map(({ stderr }) => stderr).join(""),
     };
+  });
+}
+
+async function withReports<T>(
+  ranks: number,
+  body: (env: Record<string, string>) => Promise<Running>,
+): Promise<RanksResult<T>> {
+  const folder = mkdtempSync(path.join(os.tmpdir(), "simper-ranks-"));
+  const read = (rank: number) => {
+    const file = path.join(folder, `${rank}.json`);
+    return existsSync(file) ? (JSON.parse(readFileSync(file, "utf8")) as T) : undefined;
+  };
+  try {
+    const ended = await body({ SIMPER_TEST_REPORTS: folder });
+    return { ...ended, reports: Array.from({ length: ranks }, (_, rank) => read(rank)) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

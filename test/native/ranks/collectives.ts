@@ -51,6 +51,23 @@ function compare(what: string, got: HostArray, expected: HostArray): void {
   if (wrong !== -1) problems.push(`rank ${rank}: ${what}: byte ${wrong}`);
 }
 
+/** Whether sums have the order of ranks. NCCL has one of its own, which two ranks do not show. */
+const ordered = engine !== "nccl" || deviceName === "emulated" || size <= 2;
+
+/** As {@link compare}, for sums: their order is worth a rounding of the largest term or two. */
+function compareSums(what: string, got: HostArray, parts: readonly HostArray[]): void {
+  const expected = sum(parts);
+  if (ordered) {
+    compare(what, got, expected);
+    return;
+  }
+  const wrong = got.findIndex((x, i) => {
+    const terms = parts.reduce((total, part) => total + Math.abs(part[i]!), 0);
+    return !(Math.abs(x - expected[i]!) <= size * 2 ** -23 * terms);
+  });
+  if (wrong !== -1) problems.push(`rank ${rank}: ${what}: element ${wrong}`);
+}
+
 /** f32 sums in the order of ranks. */
 function sum(parts: readonly HostArray[]): HostArray {
   const result = Float32Array.from(parts[0]!);
@@ -111,17 +128,17 @@ for (const n of [1, 0, 7, 32, 1000, 70_001, 2 ** 18 + 5]) {
     count("broadcast", rank === root ? (size - 1) * from.bytes : 0);
   }
   const wholes = ranks.map((r) => draw("f32", size * n, round + 100, r));
-  const expected = sum(wholes.map((whole) => whole.subarray(rank * n, (rank + 1) * n)));
+  const mine = wholes.map((whole) => whole.subarray(rank * n, (rank + 1) * n));
   const from = arena.tensor("f32", [size * n]);
   const to = arena.tensor("f32", [n]);
   poison(to);
   stream.write(from, wholes[rank]!);
   comm.reduceScatter(to, from);
-  compare(`reduce_scatter of ${n}`, await stream.read(to), expected);
+  compareSums(`reduce_scatter of ${n}`, await stream.read(to), mine);
   compare(`reduce_scatter of ${n}: its source`, await stream.read(from), wholes[rank]!);
   const own = from.slice(rank * n, (rank + 1) * n);
   comm.reduceScatter(own, from);
-  compare(`reduce_scatter of ${n} in place`, await stream.read(own), expected);
+  compareSums(`reduce_scatter of ${n} in place`, await stream.read(own), mine);
   count("reduce_scatter", 2 * (size - 1) * to.bytes);
 
   // A length that the ranks cannot share evenly: part r is [⌊r n / R⌋, ⌊(r+1) n / R⌋).
@@ -130,7 +147,7 @@ for (const n of [1, 0, 7, 32, 1000, 70_001, 2 ** 18 + 5]) {
   stream.write(x, terms[rank]!);
   comm.allReduce(x);
   const reduced = await stream.read(x);
-  compare(`all_reduce of ${n}`, reduced, sum(terms));
+  compareSums(`all_reduce of ${n}`, reduced, terms);
   digest.update(bytes(reduced));
   const part = Math.floor(((rank + 1) * n) / size) - Math.floor((rank * n) / size);
   const even = 2 * (size - 1) * Math.floor((4 * n) / size);
@@ -140,7 +157,7 @@ for (const n of [1, 0, 7, 32, 1000, 70_001, 2 ** 18 + 5]) {
 }
 count("barrier", 0);
 
-for (const root of engine === "nccl" ? [] : ranks) {
+for (const root of ranks) {
   const mine = Uint8Array.from({ length: 100 + root }, (_, i) => (rank + 1) * i);
   const got = await comm.broadcastBytes(mine, root);
   const wanted = Uint8Array.from({ length: 100 + root }, (_, i) => (root + 1) * i);

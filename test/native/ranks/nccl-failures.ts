@@ -1,11 +1,11 @@
-// A rank of comm-nccl.test.ts: what happens when others do not come. Argument: scenario.
+// A rank of comm-nccl.test.ts: what happens when others do not come. Arguments: scenario, device.
 import { setTimeout as sleep } from "node:timers/promises";
-import { Communicator, ncclUniqueId, openDevice } from "#src/native/index.js";
+import { Communicator, type DeviceName, ncclUniqueId, openDevice } from "#src/native/index.js";
 import { everyReport, report } from "../../support/ranks.js";
 import { uniqueIdOfRankZero } from "./rendezvous.js";
 
-const scenario = process.argv[2]!;
-const device = openDevice("emulated", { threads: 1 });
+const [scenario = "", deviceName] = process.argv.slice(2) as [string, DeviceName];
+const device = openDevice(deviceName, { threads: 1 });
 const [compute, stream] = [device.stream(), device.stream()];
 const arena = device.arena(1 << 16, "failures");
 const x = arena.tensor("f32", [100]);
@@ -63,8 +63,8 @@ async function run(): Promise<unknown[]> {
   return [...seen, await failure(() => stream.done())];
 }
 
-const rank = Number(process.env.OMPI_COMM_WORLD_RANK ?? 0);
-const size = Number(process.env.OMPI_COMM_WORLD_SIZE ?? 1);
+const rank = Number(process.env.RANK ?? 0);
+const size = Number(process.env.WORLD_SIZE ?? 1);
 report(rank, await run());
 for (let rest = 100; rest > 0 && !everyReport(size); rest--) await sleep(100);
 process.exit(0);

@@ -4,8 +4,8 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** Rank, size and the id that rank 0 draws, for engines that have to be told. Goes through a file. */
 export async function uniqueIdOfRankZero(draw: () => Uint8Array) {
-  const rank = Number(process.env.OMPI_COMM_WORLD_RANK ?? 0);
-  const size = Number(process.env.OMPI_COMM_WORLD_SIZE ?? 1);
+  const rank = Number(process.env.RANK ?? 0);
+  const size = Number(process.env.WORLD_SIZE ?? 1);
   const file = path.join(process.env.SIMPER_TEST_REPORTS!, "unique-id");
   if (rank === 0) {
     writeFileSync(`${file}.tmp`, draw());
