@@ -60,7 +60,7 @@ void Communicator::run(Context& context, const char* op, F&& work) {
   sent_ = 0;
   if (const std::exception_ptr error = failure()) std::rethrow_exception(error);
   try {
-    if (!open_) fail(closed_ ? "the communicator is closed" : "the communicator is not open");
+    if (!open_) fail("the communicator is not open");
     check_alive(context);
     work();
   } catch (...) {
@@ -127,7 +127,6 @@ void Communicator::close(Context& context) {
     throw;
   }
   open_ = false;
-  closed_ = true;
 }
 
 void Communicator::abort(const std::string& reason) {

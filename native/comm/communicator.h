@@ -96,7 +96,7 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
 
   int rank_ = 0, size_ = 1;
   int64_t sent_ = 0;
-  bool open_ = false, closed_ = false;
+  bool open_ = false;
   mutable std::mutex mutex_;  // of what follows
   std::string reason_;
   bool aborted_ = false;

@@ -9,6 +9,7 @@ export type CommEngine = "self" | "mpi" | "nccl";
 
 /** How {@link Communicator.open} meets the other ranks. */
 export interface CommOptions {
+  /** What carries the data. */
   readonly engine: CommEngine;
   /** This process among all, from 0. MPI knows it; given, it must agree. */
   readonly rank?: number | undefined;
@@ -32,6 +33,7 @@ export interface CommOptions {
 export class Communicator {
   /** Handle of the addon. */
   readonly id: number;
+  /** What carries the data. */
   readonly engine: CommEngine;
   /** This process among all, from 0. */
   readonly rank: number;

@@ -1,9 +1,12 @@
 import assert from "node:assert/strict";
+import { copyFileSync, mkdtempSync, rmSync } from "node:fs";
+import os from "node:os";
+import path from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import type { CommCounter } from "#src/native/index.js";
+import { addonInfo, type CommCounter } from "#src/native/index.js";
 import { TEST_DEVICES } from "../ops/harness/devices.js";
-import { noMpi, runRanks } from "../support/ranks.js";
+import { forkRanks, noMpi, runRanks } from "../support/ranks.js";
 
 const program = (name: string) => fileURLToPath(new URL(`ranks/${name}.js`, import.meta.url));
 const device = TEST_DEVICES[0]!;
@@ -114,6 +117,43 @@ test("mpi: a rank that does not start is noticed, and the waiting process can en
   const { code, reports } = await failures(2, "nobody-comes");
   assert.notEqual(code, 0);
   assert.deepEqual(reports[0], ["CommError: open: mpi has not met all ranks within 1 s"]);
+});
+
+/** What a process without mpirun hears that believes to be rank 1 of 4. */
+async function alone(env: Record<string, string> = {}): Promise<unknown> {
+  const run = await forkRanks<unknown[]>(1, program("failures"), ["alone", device], env);
+  assert.equal(run.code, 0, run.stderr);
+  return run.reports[0]![0];
+}
+
+test("mpi: a rank that is another than it thinks says so", { skip: noMpi }, async () => {
+  assert.equal(await alone(), "CommError: open: mpi says rank 0 of 1, expected rank 1 of 4");
+});
+
+test("mpi: a build without MPI, and a library that is not ours, say what to do", {
+  skip: noMpi,
+}, async () => {
+  const install =
+    "install Open MPI (apt-get install openmpi-bin libopenmpi-dev) and build again: npx simper-native build";
+  const folder = mkdtempSync(path.join(os.tmpdir(), "simper-no-mpi-"));
+  try {
+    const addon = path.join(folder, "simper_native.node");
+    copyFileSync(addonInfo().path, addon);
+    assert.equal(
+      await alone({ SIMPER_NATIVE_BINDING: addon }),
+      `CommError: open: MPI cannot be used: not part of this build, as there was no MPI; ${install}`,
+    );
+    assert.equal(
+      await alone({ SIMPER_MPI: addon }),
+      `CommError: open: MPI cannot be used: ${addon} (SIMPER_MPI) is not our library`,
+    );
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+  assert.match(
+    String(await alone({ SIMPER_MPI: "/no/simper_mpi.so" })),
+    /^CommError: open: MPI cannot be used: does not load: \/no\/simper_mpi\.so: .*; install Open MPI \(apt-get/,
+  );
 });
 
 test("mpi: a process has one communicator, once", { skip: noMpi }, async () => {

@@ -149,4 +149,9 @@ test("comm: a device that is not there", () => {
     name: "DeviceError",
     message: "cpu device -1, expected a whole number from 0",
   });
+  if (name !== "cuda") return;
+  assert.throws(() => openDevice("cuda", { index: 99 }), {
+    name: "DeviceError",
+    message: /^no CUDA device: GPU 99 was asked for, and \d+ (is|are) visible, counted from 0/,
+  });
 });

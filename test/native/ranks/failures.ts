@@ -26,6 +26,13 @@ if (scenario === "nobody-comes" && launched === 1) {
   await sleep(3000);
   process.exit(1);
 }
+if (scenario === "alone") {
+  // Not under mpirun: a world of one, unless the caller knows better or MPI is missing.
+  const world = { rank: 1, size: 4 };
+  const opened = Communicator.open(stream, { engine: "mpi", ...world, timeoutSeconds: 60 });
+  report(launched, [await failure(opened)]);
+  process.exit(0);
+}
 const timeoutSeconds = scenario === "abort" || scenario === "dispose" ? 120 : 1;
 const opening = Communicator.open(stream, { engine: "mpi", timeoutSeconds });
 if (scenario === "nobody-comes") {

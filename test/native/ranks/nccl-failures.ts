@@ -44,8 +44,12 @@ async function run(): Promise<unknown[]> {
   comm.barrier();
   await stream.done();
   if (scenario === "fault") {
+    // The event is recorded all the same: what went wrong is heard where the streams are waited for.
+    const event = device.event();
     comm.allReduce(x);
-    return [await failure(() => stream.done())];
+    stream.record(event);
+    compute.wait(event);
+    return [await failure(() => compute.done()), await failure(() => stream.done())];
   }
   if (comm.rank === 1) return [];
   const ready = device.event();
