@@ -28,6 +28,9 @@ Napi::Value open_comm(const Napi::CallbackInfo& info) {
     options.timeout_seconds = number(info, 5);
     auto device = require(environment.devices, stream.device(), "device");
     auto made = make(info[1].As<Napi::String>(), std::move(options), std::move(device));
+    stream.before_close([comm = std::weak_ptr(made)] {
+      if (const auto open = comm.lock()) open->abort("the communicator's stream was closed");
+    });
     return Napi::Number::New(info.Env(), environment.comms.add({std::move(made), id}));
   });
 }

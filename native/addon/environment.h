@@ -1,6 +1,7 @@
 #pragma once
 #include <napi.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -89,6 +90,8 @@ class StreamEntry {
 
   Stream& stream() { return *stream_; }
   double device() const { return device_; }
+  // Called before the worker is joined: what may hold it up is told to give up.
+  void before_close(std::function<void()> call) { before_close_.push_back(std::move(call)); }
   // A promise settled once everything enqueued so far has run; `keep` lives until then.
   Napi::Value promise(Napi::Env env, Napi::Value keep);
 
@@ -102,6 +105,7 @@ class StreamEntry {
   std::shared_ptr<Device> owner_;
   Napi::ThreadSafeFunction settle_;
   std::unique_ptr<Stream> stream_;
+  std::vector<std::function<void()>> before_close_;
   int pending_ = 0;  // while promises wait, the event loop must not end
 };
 

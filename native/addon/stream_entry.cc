@@ -32,6 +32,7 @@ StreamEntry::~StreamEntry() {
 void StreamEntry::close(void* entry) {
   auto* self = static_cast<StreamEntry*>(entry);
   if (!self->stream_) return;
+  for (const auto& call : self->before_close_) call();
   // A worker that waits for others inside a library cannot be joined. Its stream outlives us; the
   // process is about to end.
   if (self->stream_->stuck()) {

@@ -74,6 +74,11 @@ test("nccl: abort is heard while a collective waits, and for good", { skip }, as
   assert.deepEqual(reports, [[reason, reason, reason], []]);
 });
 
+test("nccl: a stream whose collective waits for others can be disposed", { skip }, async () => {
+  const { reports } = await failures(2, "dispose");
+  assert.deepEqual(reports, [["DeviceError: the stream was closed before it got here"], []]);
+});
+
 test("nccl: an error that the library meets later is told with its words", {
   skip: emulated ? skip : skip || "needs a library that fails when told to",
 }, async () => {

@@ -61,6 +61,11 @@ async function run(): Promise<unknown[]> {
     return [await failure(() => stream.done()), await failure(() => compute.done())];
   }
   await sleep(300);
+  if (scenario === "dispose") {
+    const waiting = failure(() => stream.done());
+    stream.dispose();
+    return [await waiting];
+  }
   comm.abort("rank 1 was lost");
   const seen = [await failure(() => stream.done()), await failure(() => compute.done())];
   comm.barrier();
