@@ -51,6 +51,14 @@ Napi::Value open_device(const Napi::CallbackInfo& info) {
   });
 }
 
+// device_count(name): how many of them an index can choose among.
+Napi::Value device_count(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    const std::string name = info[0].As<Napi::String>();
+    return Napi::Number::New(info.Env(), name == "cuda" ? cuda_device_count() : 1);
+  });
+}
+
 // device_memory(device): {free, total} bytes of its own memory, undefined where it computes in the
 // machine's.
 Napi::Value device_memory(const Napi::CallbackInfo& info) {
@@ -371,6 +379,7 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   };
   add("setErrorClasses", set_error_classes);
   add("openDevice", open_device);
+  add("deviceCount", device_count);
   add("closeDevice", close_device);
   add("deviceMemory", device_memory);
   add("openStream", open_stream);

@@ -151,6 +151,8 @@ struct CudaInfo {
   std::string detail;
 };
 CudaInfo cuda_info();
+// GPUs that this process sees; 0 where CUDA cannot be used.
+int cuda_device_count();
 // Visible GPU `index`. Throws DeviceError with the detail above where CUDA cannot be used, or there
 // is no such GPU.
 std::shared_ptr<Device> open_cuda_device(int index);

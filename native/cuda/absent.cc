@@ -15,6 +15,10 @@ CudaInfo cuda_info() {
   return {false, detail};
 }
 
+int cuda_device_count() {
+  return 0;
+}
+
 std::shared_ptr<Device> open_cuda_device(int) {
   throw DeviceError("no CUDA device: " + cuda_info().detail);
 }

@@ -172,6 +172,13 @@ CudaInfo cuda_info() {
   return {found.missing.empty(), found.missing.empty() ? found.summary : found.missing};
 }
 
+int cuda_device_count() {
+  if (!cuda::availability(0).missing.empty()) return 0;
+  int count = 0;
+  cuda::check(cudaGetDeviceCount(&count), "cannot count the GPUs");
+  return count;
+}
+
 std::shared_ptr<Device> open_cuda_device(int index) {
   const cuda::Availability found = cuda::availability(index);
   if (!found.missing.empty()) throw DeviceError("no CUDA device: " + found.missing);

@@ -86,6 +86,14 @@ export function requireDevice(name: DeviceName): "cpu" | "cuda" | "emulated" {
   );
 }
 
+/**
+ * How many devices of a kind this process sees: GPUs for `cuda`, one for the others.
+ * @throws as {@link openDevice}
+ */
+export function deviceCount(name: DeviceName): number {
+  return loadAddon().deviceCount(requireDevice(name));
+}
+
 /** What is free of a device's own memory now. @throws as {@link openDevice} */
 export function freeDeviceMemory(name: DeviceName): number | undefined {
   const device = openDevice(name);

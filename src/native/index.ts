@@ -20,6 +20,7 @@ export {
   DEVICE_NAMES,
   Device,
   type DeviceName,
+  deviceCount,
   freeDeviceMemory,
   openDevice,
   requireDevice,

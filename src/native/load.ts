@@ -8,6 +8,7 @@ import { AddonError, CommError, ContractError, DeviceError, MemoryError } from "
 export interface Addon {
   setErrorClasses(...classes: (new (message: string) => Error)[]): void;
   openDevice(name: string, threads: number, index: number): number;
+  deviceCount(name: string): number;
   closeDevice(device: number): void;
   /** Bytes of the device's own memory; undefined where it computes in the machine's. */
   deviceMemory(device: number): DeviceMemory | undefined;

@@ -4,7 +4,13 @@ import type { FolderLock } from "../checkpoint/lock.js";
 import type { Config } from "../config/schema.js";
 import { MemoryError } from "../errors.js";
 import type { Loss } from "../loss/index.js";
-import { type Device, type DeviceName, freeDeviceMemory, openDevice } from "../native/index.js";
+import {
+  type Device,
+  type DeviceName,
+  deviceCount,
+  freeDeviceMemory,
+  openDevice,
+} from "../native/index.js";
 import { soloGroup } from "../parallel/group.js";
 import { ranksFromEnvironment } from "../parallel/ranks.js";
 import {
@@ -98,7 +104,9 @@ export async function train(options: TrainOptions): Promise<RunSummary> {
       if (ranks.size === 1) throw error;
       trouble = error; // told once all have met
     }
-    const device = openDevice(name, { ...(threads && { threads }), index: ranks.localRank });
+    // A scheduler may show each rank its own GPU alone, and ranks may share one where NCCL lets them.
+    const index = ranks.localRank % deviceCount(name);
+    const device = openDevice(name, { ...(threads && { threads }), index });
     try {
       const world = await openWorld(ranks, device, config);
       if (world === undefined) return await trainPrepared(run!, options, device, undefined);
