@@ -9,6 +9,7 @@ function(add_replay name runtime_flags flags)
   # The runtime tells the race detector about fibers and must not be seen by it.
   add_library(${name}_runtime OBJECT EXCLUDE_FROM_ALL ${SIMPER_EMULATOR_RUNTIME})
   add_executable(${name} EXCLUDE_FROM_ALL
+    native/core/event.cc
     native/core/worker_stream.cc
     native/emulator/device.cc
     native/emulator/matmul.cc
