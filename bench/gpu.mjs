@@ -107,7 +107,7 @@ async function main() {
   const loss = createLoss({ lossType: "SimPER", sftWeight: 0, ...unused });
   const { flatBytes } = await import("../dist/parallel/resident.js");
   const { bufferBytes, passBuffers } = await import("../dist/train/buffers.js");
-  const { machineMemory, modelBlocks } = await import("../dist/train/plan.js");
+  const { machineMemory, modelBlocks } = await import("../dist/train/plan-memory.js");
   const { ResidentModel } = await import("../dist/train/resident-model.js");
   const { Session } = await import("../dist/train/session.js");
   const { bandwidth, gemmPeak } = await import("./lib/roof.mjs");
