@@ -109,10 +109,11 @@ simper-native train mistral-7b-base-simper.yaml --model_name_or_path models/zeph
 
 ## \`--accelerate_config file.yaml\`
 
-\`train\` and \`plan\` read the file that \`accelerate launch\` would be given: \`num_processes\`, \`deepspeed_config.zero_stage\`,
-\`mixed_precision\`. bf16 there holds where the recipe does not say; \`gradient_clipping\` and \`gradient_accumulation_steps\` of
-DeepSpeed, as numbers, have to agree with the recipe. One process runs whatever the count: a notice says what a step then is, and which
-\`gradient_accumulation_steps\` makes it what it was. Other keys that ask for something are named in a notice.
+\`train\` and \`plan\` read the file that \`accelerate launch\` would be given: \`num_processes\`, \`mixed_precision\`, and of
+\`deepspeed_config\` \`zero_stage\` and \`offload_optimizer_device\`. Precision, stage and offloading there hold where the recipe does not say;
+\`gradient_clipping\` and \`gradient_accumulation_steps\` of DeepSpeed, as numbers, have to agree with the recipe. Processes are started by
+\`--nproc\` or another launcher ([distributed.md](distributed.md)), never by the file: where their number differs, a notice says what a
+step then is, and how it becomes what it was. Other keys that ask for something are named in a notice.
 
 ## \`report_to\`
 
