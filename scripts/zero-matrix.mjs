@@ -1,4 +1,4 @@
-// Trains the fixture on 1, 2, 3 and 4 ranks, in ZeRO stages 0 to 3 and with a step of 12 pairs cut in two ways, each
+// Trains a tiny model on 1, 2, 3 and 4 ranks, in ZeRO stages 0 to 3 and with a step of 12 pairs cut in two ways, each
 // twice. Every loss of the 20 steps has to be that of one process, and the same number of ranks has to give the same
 // bits twice. Wants Open MPI and the compiled tests (npm run build:ts && npm run build:test). Exit code 1 if not so.
 //   node scripts/zero-matrix.mjs [--ranks 1,2,3,4] [--device cpu] [--bf16]
