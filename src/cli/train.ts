@@ -7,6 +7,7 @@ import {
   type LaunchRequest,
   launchRequest,
   launchRun,
+  torchrunRequest,
   withoutLaunchFlags,
 } from "../launch/index.js";
 import { DEVICE_NAMES, type DeviceName, requireDevice } from "../native/index.js";
@@ -23,9 +24,9 @@ import { accelerateOption, inform, recipeCommand } from "./shared.js";
 export function trainCommand(): Command {
   return recipeCommand("train", async (recipe, options) => {
     const ranks = ranksFromEnvironment(process.env);
-    const request = launchRequest(launchFlags(options), ranks, process.env);
+    const request = requestOf(options, ranks);
     if (request !== undefined) {
-      process.exitCode = await launchRanks(request, recipe, options.device as DeviceName);
+      process.exitCode = await launchRanks(request, recipe, deviceOf(options));
       return;
     }
     await trainHere(recipe, options, ranks);
@@ -108,17 +109,28 @@ async function trainHere(
   }
 }
 
+/** The processes to start; undefined where this one is to train. */
+function requestOf(options: OptionValues, ranks: Ranks): LaunchRequest | undefined {
+  const asked = launchRequest(launchFlags(options), ranks, process.env);
+  if (asked !== undefined || ranks.launcher !== "torchrun") return asked;
+  return deviceOf(options) === "cpu" ? torchrunRequest(ranks) : undefined;
+}
+
+function deviceOf({ device }: OptionValues): "cpu" | "cuda" {
+  return requireDevice(device as DeviceName) === "cuda" ? "cuda" : "cpu";
+}
+
 /** Starts the ranks of this machine, or of all. Each reads the recipe for itself; this process only looks on. */
 function launchRanks(
   request: LaunchRequest,
   { config }: Recipe,
-  device: DeviceName,
+  device: "cpu" | "cuda",
 ): Promise<number> {
   const [node, script, ...words] = process.argv as [string, string, ...string[]];
   return launchRun({
     request,
     command: [node, ...process.execArgv, script, ...withoutLaunchFlags(words)],
-    device: requireDevice(device) === "cuda" ? "cuda" : "cpu",
+    device,
     timeoutSeconds: config.ddpTimeout,
     recipe: createHash("sha256").update(JSON.stringify(config)).digest("hex"),
   });

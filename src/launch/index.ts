@@ -2,16 +2,18 @@ import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import type { Environment } from "../parallel/ranks.js";
+import { startAcross } from "./across.js";
 import { startForked } from "./fork.js";
 import { type LaunchControl, launch, launchOutput, signalControl } from "./launch.js";
 import { startMpirun } from "./mpirun.js";
-import type { LaunchRequest } from "./request.js";
+import { type LaunchRequest, withoutTorchrun } from "./request.js";
 import type { Running } from "./running.js";
 
 export {
   type LaunchFlags,
   type LaunchRequest,
   launchRequest,
+  torchrunRequest,
   withoutLaunchFlags,
 } from "./request.js";
 
@@ -46,23 +48,28 @@ export async function launchRun(options: LaunchOptions): Promise<number> {
     err: (text) => void stderr.write(text),
   });
   const env = {
-    ...(options.env ?? process.env),
+    ...withoutTorchrun(options.env ?? process.env),
     SIMPER_LAUNCHED: "1", // what this process has told its user, no rank tells again
     // Rank 0 writes to a pipe and draws its line of progress for the terminal behind it.
     ...(terminal && { SIMPER_TERMINAL: String(stderr.columns || 80) }),
   };
   const start = async (): Promise<Running> => {
+    const { machines, nproc } = request;
     if (device === "cuda") {
-      const { machines } = request;
       return startForked({
-        ...{ command, env, nproc: request.nproc, ...output },
+        ...{ command, env, nproc, ...output },
         node: machines?.index ?? 0,
         nodes: machines?.count ?? 1,
         master: machines ?? { address: "127.0.0.1", port: await freePort() },
         token: machines?.token ?? randomBytes(32).toString("hex"),
       });
     }
-    const here = { address: "localhost", count: request.nproc, command, cwd: process.cwd() };
+    if (machines !== undefined) {
+      const offer = { nproc, command, cwd: process.cwd(), recipe: options.recipe };
+      const { timeoutSeconds } = options;
+      return startAcross({ machines, offer, timeoutSeconds, env, ...output });
+    }
+    const here = { address: "localhost", count: nproc, command, cwd: process.cwd() };
     return startMpirun({ machines: [here], env, ...output });
   };
   return launch(start, output, control);

@@ -56,23 +56,26 @@ export async function launch(
   let running: Running | undefined;
   const off = control.onStop(() => {
     requests++;
-    if (running === undefined) return;
+    if (running === undefined) process.exit(INTERRUPTED); // while it waits for other machines
     if (requests === 1) running.stop();
     else void endSessions(running.pids, running.graceMs);
   });
   try {
     running = await start(output);
     for (const pid of running.pids) guard.watch(pid);
-    if (requests > 0) running.stop();
+    const { pids, graceMs } = running;
     let end: RankEnd;
     try {
       end = await running.ended;
+    } catch (error) {
+      await endSessions(pids, graceMs);
+      throw error;
     } finally {
-      await endSessions(running.pids, 0);
+      await endSessions(pids, 0); // nothing is left, and pipes that a child of a rank held are closed
+      await running.drained;
+      output.stdout.end();
+      output.stderr.end();
     }
-    await running.drained;
-    output.stdout.end();
-    output.stderr.end();
     return report(end, output.stderr, requests);
   } finally {
     off();

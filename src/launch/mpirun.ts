@@ -37,6 +37,7 @@ const GRACE_MS = 5000;
 export function startMpirun(options: MpirunOptions): Running {
   const { machines, network, env, stdout, stderr } = options;
   const child = spawn(findMpirun(env), mpirunArguments(machines, network, env), {
+    argv0: "mpirun", // called by its path, it would look for its daemon at that path on every machine
     env: mpirunEnvironment(env),
     stdio: ["ignore", "pipe", "pipe"],
     detached: true, // Ctrl-C on the terminal is for the launcher; mpirun would kill its ranks

@@ -3,7 +3,10 @@ import { readdirSync, readFileSync } from "node:fs";
 /** A process as `/proc` tells of it. */
 interface ProcessEntry {
   readonly pid: number;
+  readonly parent: number;
   readonly session: number;
+  /** Name of its program. */
+  readonly name: string;
   /** Ended, and waiting for its parent to notice. */
   readonly ended: boolean;
 }
@@ -18,6 +21,13 @@ export function livingOf(sessions: readonly number[]): number[] {
   return processes()
     .filter(({ session, ended }) => sessions.includes(session) && !ended)
     .map(({ pid }) => pid);
+}
+
+/** The processes that a program of these sessions has started itself. */
+export function childrenOf(sessions: readonly number[], program: string): number[] {
+  const members = processes().filter(({ session }) => sessions.includes(session));
+  const parents = members.filter(({ name }) => name === program).map(({ pid }) => pid);
+  return members.filter(({ parent }) => parents.includes(parent)).map(({ pid }) => pid);
 }
 
 /**
@@ -52,21 +62,22 @@ export function send(pid: number, signal: NodeJS.Signals): void {
 function processes(): ProcessEntry[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
-    .flatMap((name) => {
-      const fields = statFields(Number(name));
-      if (fields === undefined) return [];
-      return [{ pid: Number(name), session: Number(fields[3]), ended: /[ZX]/.test(fields[0]!) }];
-    });
+    .flatMap((name) => readEntry(Number(name)) ?? []);
 }
 
-/** State, parent, group, session and so on of `/proc/<pid>/stat`; undefined when it is gone. */
-function statFields(pid: number): string[] | undefined {
+/** From `/proc/<pid>/stat`; undefined when the process is gone. */
+function readEntry(pid: number): ProcessEntry | undefined {
+  let text: string;
   try {
-    const text = readFileSync(`/proc/${pid}/stat`, "utf8");
-    return text.slice(text.lastIndexOf(")") + 2).split(" "); // a name may hold blanks and brackets
+    text = readFileSync(`/proc/${pid}/stat`, "utf8");
   } catch {
     return undefined;
   }
+  const end = text.lastIndexOf(")"); // a name may hold blanks and brackets
+  const [state = "", parent, , session] = text.slice(end + 2).split(" ");
+  const name = text.slice(text.indexOf("(") + 1, end);
+  const ended = /[ZX]/.test(state);
+  return { pid, parent: Number(parent), session: Number(session), name, ended };
 }
 
 function sleep(ms: number): Promise<void> {

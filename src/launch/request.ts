@@ -1,5 +1,5 @@
 import { ConfigError } from "../errors.js";
-import type { Environment, Ranks } from "../parallel/ranks.js";
+import { type Environment, MEETING_HINT, type Ranks } from "../parallel/ranks.js";
 
 /** The options of `train` that ask for processes, as they stand on the command line. */
 export interface LaunchFlags {
@@ -85,6 +85,35 @@ export function launchRequest(
 }
 
 const MIN_TOKEN_LENGTH = 16;
+
+/**
+ * What processes with torchrun's variables do where they compute on CPUs: MPI has to start its ranks itself, so each
+ * becomes the launcher of the one that it would have been.
+ *
+ * @returns undefined for processes of other launchers
+ * @throws ConfigError where the variables do not say how they meet
+ */
+export function torchrunRequest({
+  launcher,
+  rank,
+  size,
+  master,
+  token,
+}: Ranks): LaunchRequest | undefined {
+  if (launcher !== "torchrun" || size === 1) return undefined;
+  if (master === undefined || token === undefined) {
+    const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
+    throw new ConfigError(`rank ${rank} of ${size}: ${missing} not set`, { hint: MEETING_HINT });
+  }
+  return { nproc: 1, machines: { count: size, index: rank, ...master, token } };
+}
+
+const TORCHRUN = /^(RANK|WORLD_SIZE|MASTER_(ADDR|PORT)|(LOCAL|GROUP|ROLE)_.*|TORCHELASTIC_.*)$/;
+
+/** An environment without torchrun's variables: those of a launcher are not those of the ranks that it starts. */
+export function withoutTorchrun(env: Environment): Environment {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !TORCHRUN.test(name)));
+}
 
 const LAUNCHERS: Readonly<Record<Ranks["launcher"], string>> = {
   none: "",

@@ -27,6 +27,10 @@ export interface Ranks {
   readonly token?: string;
 }
 
+/** What to do where processes do not know how to meet. */
+export const MEETING_HINT =
+  "every process needs the same MASTER_ADDR, MASTER_PORT and SIMPER_RUN_TOKEN=$(openssl rand -hex 16); --nproc sets them";
+
 /** Variables of a process, such as `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 

@@ -11,7 +11,7 @@ import {
 import type { ProcessGroup } from "../parallel/group.js";
 import { Hub, ownAddresses } from "../parallel/hub.js";
 import { Member } from "../parallel/member.js";
-import type { Ranks } from "../parallel/ranks.js";
+import { MEETING_HINT, type Ranks } from "../parallel/ranks.js";
 import type { GroupLimits } from "../parallel/tcp-group.js";
 
 /** The other processes of a run, and what connects this one with them. */
@@ -58,7 +58,10 @@ export async function openWorld(
   // Never synchronous: an exchange waits for others, and this thread has to answer them meanwhile.
   const stream = device.stream({ synchronous: false });
   try {
-    const meet = device.name === "cuda" ? meetOverNccl : meetOverMpi;
+    // The emulated device, which is there for tests, takes the one that its launcher serves.
+    const byNccl =
+      device.name === "cuda" || (device.name === "emulated" && ranks.launcher === "torchrun");
+    const meet = byNccl ? meetOverNccl : meetOverMpi;
     const world = { ...(await meet(ranks, stream, limits)), stream };
     abortOnFailure(world);
     return world;
@@ -117,7 +120,7 @@ async function meetOverMpi(ranks: Ranks, stream: Stream, limits: GroupLimits): P
   if (launcher === "torchrun") {
     throw new ConfigError(
       `RANK and WORLD_SIZE make this rank ${rank} of ${size}, and processes that compute on the CPU meet over MPI`,
-      { hint: "start them with --nproc, mpirun or srun --mpi=pmix" },
+      { hint: "start them with simper-native train, mpirun or srun --mpi=pmix" },
     );
   }
   const comm = await Communicator.open(stream, {
@@ -208,7 +211,7 @@ async function meetForNccl(ranks: Ranks, limits: GroupLimits): Promise<ProcessGr
   if (launcher === "openmpi" && master === undefined) return meetByMpirun(ranks, limits);
   const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
   throw new ConfigError(`rank ${rank} of ${ranks.size}: ${missing} not set`, {
-    hint: "every process needs the same MASTER_ADDR, MASTER_PORT and SIMPER_RUN_TOKEN=$(openssl rand -hex 16); --nproc sets them",
+    hint: MEETING_HINT,
   });
 }
 

@@ -1,5 +1,5 @@
 // A rank for tests of the launcher: says who it is, and then does what its argument asks for.
-import { appendFileSync } from "node:fs";
+import { appendFileSync, existsSync, writeFileSync } from "node:fs";
 
 const { env, stderr, stdout } = process;
 const rank = Number(env.OMPI_COMM_WORLD_RANK ?? env.RANK);
@@ -41,6 +41,18 @@ const says = {
     const beat = setInterval(() => {}, 1000);
     await ended;
     clearInterval(beat);
+    if (rank === 0) stderr.write("saved\n");
+    process.exitCode = 130;
+  },
+  // As ranks that agree on the step after which they stop: here through a file.
+  async stopsTogether() {
+    let asked = false;
+    process.on("SIGUSR2", () => writeFileSync(`${log}.stop`, ""));
+    note();
+    while (!asked) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      asked = existsSync(`${log}.stop`);
+    }
     if (rank === 0) stderr.write("saved\n");
     process.exitCode = 130;
   },

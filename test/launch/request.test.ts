@@ -1,6 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { type LaunchFlags, launchRequest, withoutLaunchFlags } from "#src/launch/index.js";
+import {
+  type LaunchFlags,
+  launchRequest,
+  torchrunRequest,
+  withoutLaunchFlags,
+} from "#src/launch/index.js";
 import { ranksFromEnvironment } from "#src/parallel/ranks.js";
 
 const token = "0123456789abcdef";
@@ -75,6 +80,25 @@ test("launch: several machines need a secret", () => {
   const short = refused(flags, { SIMPER_RUN_TOKEN: "letmein" });
   assert.match(short, /SIMPER_RUN_TOKEN: it has 7 characters/);
   assert.doesNotMatch(short, /letmein/);
+});
+
+test("launch: torchrun's processes on CPUs become launchers of one rank each", () => {
+  const place = { RANK: "1", WORLD_SIZE: "2" };
+  const meeting = { MASTER_ADDR: "10.0.0.1", MASTER_PORT: "4000", SIMPER_RUN_TOKEN: token };
+  const of = (env: Record<string, string>) => torchrunRequest(ranksFromEnvironment(env));
+  assert.deepEqual(of({ ...place, ...meeting }), {
+    nproc: 1,
+    machines: { count: 2, index: 1, address: "10.0.0.1", port: 4000, token },
+  });
+  assert.equal(of({}), undefined);
+  assert.equal(of({ RANK: "0", WORLD_SIZE: "1" }), undefined);
+  assert.equal(of({ OMPI_COMM_WORLD_RANK: "1", OMPI_COMM_WORLD_SIZE: "4" }), undefined);
+  const { SIMPER_RUN_TOKEN: _, ...withoutToken } = meeting;
+  assert.throws(() => of(place), /^ConfigError: rank 1 of 2: MASTER_ADDR and MASTER_PORT not set$/);
+  assert.throws(
+    () => of({ ...place, ...withoutToken }),
+    /^ConfigError: rank 1 of 2: SIMPER_RUN_TOKEN not set$/,
+  );
 });
 
 test("launch: a rank's command line is the user's without the options that ask for processes", () => {
