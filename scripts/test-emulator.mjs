@@ -33,13 +33,16 @@ const TESTS = [
   "cuda/families",
   "cuda/replay",
   "cuda/training",
+  "launch/nccl-runs",
   "native/comm",
+  "native/comm-nccl",
   "native/event",
   "ops/adamw",
   "ops/attention",
   "ops/contract",
   "ops/determinism",
   "ops/gradient",
+  "parallel/zero-devices",
   "train/elastic-devices",
 ];
 

@@ -2,19 +2,17 @@ import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
 import path from "node:path";
 import { after, test } from "node:test";
-import { TEST_DEVICES } from "../ops/harness/devices.js";
 import { root } from "../support/paths.js";
 import {
   gqaPairs,
   outputOf,
   temporaryFolder,
-  trajectory,
   trajectoryRecipe,
   weightBytes,
   withoutTimes,
 } from "../train/support.js";
 import { createNetwork } from "./netns.js";
-import { freePort, noMpirun, type Started, start } from "./support.js";
+import { freePort, noMpirun, type Started, start, torchrunVariables } from "./support.js";
 
 // Whole runs of 4 ranks on two machines of 2, started in every way there is. Each gives the bits of the same ranks
 // on one machine: how they reach each other changes nothing.
@@ -51,15 +49,6 @@ function startOn(machine: 0 | 1, command: readonly string[], env: Record<string,
   return start([...network.machines[machine].inside, ...command], { env: { ...usual, ...env } });
 }
 
-/** torchrun's variables of rank 0 to 3. */
-function torchrun(rank: number, port: number): Record<string, string> {
-  return {
-    ...{ RANK: String(rank), WORLD_SIZE: String(RANKS) },
-    ...{ LOCAL_RANK: String(rank % 2), LOCAL_WORLD_SIZE: "2" },
-    ...{ MASTER_ADDR: network.machines[0].address, MASTER_PORT: String(port) },
-  };
-}
-
 const all = [0, 1, 2, 3] as const;
 const machineOf = (rank: number) => (rank < 2 ? 0 : 1);
 
@@ -72,7 +61,13 @@ const ways: Record<string, (outputDir: string, port: number, folder: string) => 
       return startOn(machine, words(outputDir, [...place, ...master]), {});
     }),
   "torchrun's variables": (outputDir, port) =>
-    all.map((rank) => startOn(machineOf(rank), words(outputDir), torchrun(rank, port))),
+    all.map((rank) =>
+      startOn(
+        machineOf(rank),
+        words(outputDir),
+        torchrunVariables(rank, network.machines[0].address, port),
+      ),
+    ),
   mpirun: (outputDir, _port, folder) => {
     // In the place of ssh: what mpirun wants to run on machine 1 runs in its namespace.
     const agent = path.join(folder, "agent.sh");
@@ -119,7 +114,7 @@ test("machines: torchrun's variables on one machine, and an error that all find"
 }, async (t) => {
   const folder = temporaryFolder(t);
   const port = await freePort();
-  const place = (rank: number) => ({ ...torchrun(rank, port), MASTER_ADDR: "127.0.0.1" });
+  const place = (rank: number) => torchrunVariables(rank, "127.0.0.1", port);
   const outputDir = path.join(folder, "out");
   await finish(all.map((rank) => start(words(outputDir), { env: { ...usual, ...place(rank) } })));
   assert.equal(outputOf(outputDir).records.length, 4);
@@ -135,58 +130,4 @@ test("machines: torchrun's variables on one machine, and an error that all find"
       run.err(),
       /^simper-native: the run ended with exit code \d; machine 0 tells why\n$/,
     );
-});
-
-// The CUDA device's ranks: they meet over TCP and exchange through NCCL, here the one that is made for tests.
-const emulated = TEST_DEVICES.includes("emulated");
-const noEmulator = emulated ? network.skip : "needs the emulated device: npm run test:emulator";
-
-test("machines: GPUs' way to meet, over TCP between two machines, with NCCL", {
-  skip: noEmulator,
-}, async (t) => {
-  const folder = temporaryFolder(t);
-  const program = path.join(root, "dist-test", "train", "rank.js");
-  const library = path.join(
-    path.dirname(process.env.SIMPER_NATIVE_BINDING!),
-    "simper_fake_nccl.so",
-  );
-  const task = (name: string, ranks: number): string => {
-    const changes = { maxSteps: 3, perDeviceTrainBatchSize: 1, zeroStage: 3 } as const;
-    const share = { gradientAccumulationSteps: RANKS / ranks };
-    const outputDir = path.join(folder, name);
-    const recipe = { ...trajectory({ ...changes, ...share }), outputDir };
-    const file = path.join(folder, `${name}.json`);
-    writeFileSync(file, JSON.stringify({ recipe, device: "emulated" }));
-    return file;
-  };
-  const env = {
-    SIMPER_NCCL: library,
-    SIMPER_NATIVE_BINDING: process.env.SIMPER_NATIVE_BINDING!,
-    SIMPER_TEST_REPORTS: folder,
-  };
-  const port = await freePort();
-  const file = task("two machines", RANKS);
-  await finish(
-    all.map((rank) => {
-      return startOn(machineOf(rank), [process.execPath, program, file], {
-        ...env,
-        ...torchrun(rank, port),
-      });
-    }),
-  );
-  const one = start([process.execPath, program, task("one process", 1)], {
-    env: { ...usual, ...env },
-  });
-  await finish([one]);
-  const [found, expected] = ["two machines", "one process"].map(
-    (name) => outputOf(path.join(folder, name)).steps,
-  );
-  assert.equal(found!.length, 3);
-  for (const [i, { loss, grad_norm }] of expected!.entries()) {
-    for (const [name, value] of Object.entries({ loss, grad_norm })) {
-      const distance = Math.abs(found![i]![name]! - value!);
-      // f32 sums in another order.
-      assert.ok(distance <= 1e-4 * Math.abs(value!) + 1e-6, `step ${i + 1}: ${name}`);
-    }
-  }
 });

@@ -121,3 +121,16 @@ export async function freePort(): Promise<number> {
   await once(server, "close");
   return port;
 }
+
+/** torchrun's variables of rank 0 to 3, of two on each machine. */
+export function torchrunVariables(
+  rank: number,
+  address: string,
+  port: number,
+): Record<string, string> {
+  return {
+    ...{ RANK: String(rank), WORLD_SIZE: "4" },
+    ...{ LOCAL_RANK: String(rank % 2), LOCAL_WORLD_SIZE: "2" },
+    ...{ MASTER_ADDR: address, MASTER_PORT: String(port) },
+  };
+}
