@@ -73,6 +73,14 @@ Napi::Value device_memory(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Value limit_threads(const Napi::CallbackInfo& info) {
+  return guarded(info.Env(), [&]() -> Napi::Value {
+    require(Environment::of(info.Env()).devices, number(info, 0), "device")
+        ->limit_threads(static_cast<int>(number(info, 1)));
+    return info.Env().Undefined();
+  });
+}
+
 Napi::Value close_device(const Napi::CallbackInfo& info) {
   Environment::of(info.Env()).devices.remove(number(info, 0));
   return info.Env().Undefined();
@@ -382,6 +390,7 @@ void bind_handles(Napi::Env env, Napi::Object exports) {
   add("deviceCount", device_count);
   add("closeDevice", close_device);
   add("deviceMemory", device_memory);
+  add("limitThreads", limit_threads);
   add("openStream", open_stream);
   add("closeStream", close_stream);
   add("shutdown", shutdown);

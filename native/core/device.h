@@ -121,6 +121,8 @@ class Device {
   virtual std::shared_ptr<Storage> allocate(int64_t bytes) = 0;
   // `synchronous`: each op runs before its call returns, which throws what the op threw.
   virtual std::unique_ptr<Stream> open_stream(bool synchronous) = 0;
+  // For streams that are opened from now on, where the machine's cores compute.
+  virtual void limit_threads(int /*threads*/) {}
   // A point in the work of one of its streams.
   virtual std::shared_ptr<Event> make_event();
   // Makes it the one that the calling thread works with, where devices are many.

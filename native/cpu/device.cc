@@ -80,6 +80,7 @@ class CpuDevice final : public Device {
   std::unique_ptr<Stream> open_stream(bool synchronous) override {
     return std::make_unique<WorkerStream>(std::make_unique<CpuHooks>(threads_), synchronous);
   }
+  void limit_threads(int threads) override { threads_ = threads; }
 
  private:
   int threads_;

@@ -58,9 +58,10 @@ class EmulatedDevice final : public Device {
   std::unique_ptr<Stream> open_stream(bool synchronous) override {
     return std::make_unique<WorkerStream>(std::make_unique<EmulatedHooks>(threads_), synchronous);
   }
+  void limit_threads(int threads) override { threads_ = threads; }
 
  private:
-  const int threads_;
+  int threads_;
   const std::shared_ptr<Device> cpu_;
 };
 

@@ -49,6 +49,16 @@ export class Device {
     return new Stream(this.id, options.synchronous ?? process.env.SIMPER_SYNC === "1");
   }
 
+  /**
+   * Compute threads of each stream that is opened from now on; without effect on a GPU.
+   * @throws DeviceError when it is no whole number above 0
+   */
+  limitThreads(threads: number): void {
+    if (!Number.isInteger(threads) || threads < 1)
+      throw new DeviceError(`${threads} threads, expected a whole number above 0`);
+    loadAddon().limitThreads(this.id, threads);
+  }
+
   /** An event for streams of this device to record, and for any stream to wait for. */
   event(): Event {
     return new Event(this.id);

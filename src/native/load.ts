@@ -12,6 +12,7 @@ export interface Addon {
   closeDevice(device: number): void;
   /** Bytes of the device's own memory; undefined where it computes in the machine's. */
   deviceMemory(device: number): DeviceMemory | undefined;
+  limitThreads(device: number, threads: number): void;
   openStream(device: number, synchronous: boolean): number;
   closeStream(stream: number): void;
   /** Closes every stream of this thread: what runs is waited for, what is queued is dropped. */

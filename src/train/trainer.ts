@@ -25,6 +25,7 @@ import {
 } from "../report/index.js";
 import { agreeOnRun, agreeToStart } from "./agreement.js";
 import { type BestRule, describeRule } from "./best-model.js";
+import { shareOfCores } from "./cores.js";
 import { describeEnvironment } from "./environment.js";
 import { wholeSteps } from "./milestones.js";
 import { loadWeights } from "./model-source.js";
@@ -56,7 +57,7 @@ export interface TrainOptions {
   readonly baseDir?: string;
   /** Default: the best device present. */
   readonly device?: DeviceName;
-  /** Compute threads; default: the cores this process may use. */
+  /** Compute threads; default: the cores this process may use, shared with the ranks that may use them, too. */
   readonly threads?: number;
   /** Told of every step, evaluation and notice; of several processes that share the run those of rank 0 alone. */
   readonly reporters?: readonly Reporter[];
@@ -140,7 +141,9 @@ async function trainTogether(
     const tokens = await group.gather("tokens of a micro-batch", run!.plan.limits.tokens);
     const memory = { device: freeDeviceMemory(options.device ?? "auto") };
     const agreed = withTokens(run!, Math.min(...tokens), memory);
-    const summary = await trainPrepared(agreed, options, device, world);
+    const threads = options.threads ?? (await shareOfCores(group));
+    device.limitThreads(threads);
+    const summary = await trainPrepared(agreed, { ...options, threads }, device, world);
     await group.barrier("end of the run");
     return summary;
   } catch (error) {

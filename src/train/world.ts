@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CommError, ConfigError, isReported } from "../errors.js";
+import { CommError, ConfigError, isReported, markReported } from "../errors.js";
 import {
   Communicator,
   type Device,
@@ -122,6 +122,13 @@ async function meetOverMpi(ranks: Ranks, stream: Stream, limits: GroupLimits): P
       `RANK and WORLD_SIZE make this rank ${rank} of ${size}, and processes that compute on the CPU meet over MPI`,
       { hint: "start them with simper-native train, mpirun or srun --mpi=pmix" },
     );
+  }
+  // MPI would end the process, with advice for whoever has built it.
+  if (launcher === "slurm" && !Object.keys(process.env).some((name) => /^PMI/.test(name))) {
+    const hint = "srun --mpi=pmix; `srun --mpi=list` shows what this Slurm can do";
+    const error = new ConfigError(`srun started ${size} ranks without MPI`, { hint });
+    if (rank > 0) markReported(error);
+    throw error;
   }
   const comm = await Communicator.open(stream, {
     engine: "mpi",

@@ -16,10 +16,12 @@ import {
   type PairRow,
   readLines,
   readTensors,
+  runCli,
   runRecipe,
   splitFolder,
   temporaryFolder,
   trajectory,
+  trajectoryRecipe,
   withoutTimes,
   writeLines,
 } from "./support.js";
@@ -386,6 +388,25 @@ test("the best checkpoint becomes the result, and rank 0 writes the answers of a
     samples.map(({ step }) => step),
     evals.flatMap(({ step }) => [step, step, step]),
   );
+});
+
+test("tasks of srun that it did not connect are told how, once", async (t) => {
+  const outputDir = path.join(temporaryFolder(t), "out");
+  const words = ["train", "--device", "cpu", trajectoryRecipe, "--output_dir", outputDir];
+  const env = { SLURM_STEP_NUM_TASKS: "2", SLURM_STEP_TASKS_PER_NODE: "2", PMIX_RANK: undefined };
+  const tasks = await Promise.all(
+    ["0", "1"].map((rank) => runCli(words, { ...env, SLURM_PROCID: rank, SLURM_LOCALID: rank })),
+  );
+  assert.deepEqual(
+    tasks.map(({ code }) => code),
+    [2, 2],
+  );
+  assert.equal(
+    tasks[0]!.stderr,
+    "simper-native: srun started 2 ranks without MPI\n" +
+      "  srun --mpi=pmix; `srun --mpi=list` shows what this Slurm can do\n",
+  );
+  assert.equal(tasks[1]!.stderr, "");
 });
 
 test("rank 0 profiles its steps while the others go on", { skip }, async (t) => {
