@@ -2,7 +2,7 @@
 // ranks have to end within a bound, no process may be left, no checkpoint lost, and each equals to the last byte that
 // of an undisturbed run. Then the run is resumed with as many ranks, which has to give the undisturbed run's metrics
 // and weights, and with another number and another ZeRO stage, which has to give its curve. Exit code 1 if not.
-//   node scripts/chaos-ranks.mjs [--rounds 50] [--steps 12] [--seed n]
+//   node scripts/chaos-ranks.mjs [--rounds 50] [--steps 36] [--seed n]
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
@@ -25,7 +25,7 @@ import {
 const { values } = parseArgs({
   options: {
     rounds: { type: "string", default: "50" },
-    steps: { type: "string", default: "12" },
+    steps: { type: "string", default: "36" },
     seed: { type: "string", default: String(Date.now() % 2 ** 31) },
   },
 });
@@ -34,6 +34,8 @@ const steps = Number(values.steps);
 const random = createRandom(Number(values.seed));
 const below = (limit) => Math.floor(random() * limit);
 const folder = mkdtempSync(path.join(os.tmpdir(), "simper-chaos-ranks-"));
+
+const SAVE_STEPS = 6;
 
 /** Seconds without a sign of life after which a rank counts as hung. */
 const SILENCE = 5;
@@ -51,7 +53,11 @@ const ENDS = [
 /** Starts the run with so many ranks, or goes on with it. */
 function start(outputDir, ranks, stage) {
   const mark = randomUUID();
-  const words = trainWords(outputDir, { max_steps: steps, zero_stage: stage });
+  // Micro-batches of two or three pairs, and a checkpoint every sixth step: there are moments of every kind.
+  const words = trainWords(outputDir, {
+    ...{ max_steps: steps, save_steps: SAVE_STEPS, zero_stage: stage },
+    ...{ gradient_accumulation_steps: 6, max_tokens_per_micro_batch: 150 },
+  });
   const child = spawn(process.execPath, [...words, "--nproc", String(ranks), "--device", "cpu"], {
     env: {
       ...process.env,
@@ -108,21 +114,28 @@ async function calmRun(ranks, stage) {
   const key = `${ranks}-${stage}`;
   if (!calmRuns.has(key)) {
     const dir = path.join(folder, `calm-${key}`);
-    const { code, stderr } = await start(dir, ranks, stage).ended;
+    const run = start(dir, ranks, stage);
+    while (!run.over && stepsOf(dir).length === 0) await sleep(2);
+    const began = performance.now();
+    const { code, stderr } = await run.ended;
     assert.equal(code, 0, stderr);
+    const ms = performance.now() - began;
     const checkpoints = new Map();
     for (const step of stepsOf(dir))
       checkpoints.set(step, await digests(path.join(dir, `checkpoint-${step}`)));
-    assert.equal(checkpoints.size, steps);
+    assert.equal(checkpoints.size, steps / SAVE_STEPS);
     const found = { metrics: metrics(dir), records: recordsOf(dir), weights: weights(dir) };
-    calmRuns.set(key, { checkpoints, ...found });
+    calmRuns.set(key, { ms, checkpoints, ...found });
     rmSync(dir, { recursive: true });
   }
   return calmRuns.get(key);
 }
 
-/** Waits for a moment that chance picks and ends a rank; undefined where the run was faster. */
-async function strike(run, outputDir, ranks) {
+/**
+ * Waits for a moment that chance picks and ends a rank; undefined where the run was faster.
+ * @param ms from the first checkpoint to the end of an undisturbed run
+ */
+async function strike(run, outputDir, ranks, ms) {
   const victim = below(ranks);
   const end = ENDS[below(ENDS.length)];
   const place = random();
@@ -131,13 +144,13 @@ async function strike(run, outputDir, ranks) {
     await Promise.race([sleep(300 + delay * 1500), run.ended]);
   } else {
     // Once a first checkpoint is there, after a number of changes in the folder: a save begins and ends with one.
-    const changes = 1 + below(3 * steps);
+    const changes = 1 + below((3 * steps) / SAVE_STEPS);
     while (!run.over && stepsOf(outputDir).length === 0) await sleep(2);
-    if (place < 0.6) {
+    if (place < 0.3) {
       await Promise.race([run.ended, eventsOf(outputDir, changes)]);
       await sleep(delay < 0.3 ? 0 : delay * 40);
     } else {
-      await Promise.race([sleep(delay * 1200), run.ended]);
+      await Promise.race([sleep(delay * ms), run.ended]);
     }
   }
   const pid = await pidOf(run, victim);
@@ -250,6 +263,7 @@ async function main() {
   const count = (name) => {
     counts[name] = (counts[name] ?? 0) + 1;
   };
+  assert.equal(steps % SAVE_STEPS, 0, `--steps: expected a multiple of ${SAVE_STEPS}`);
   let slowest = 0;
   let checked = 0;
   for (let round = 1; round <= rounds; ) {
@@ -258,7 +272,7 @@ async function main() {
     const calm = await calmRun(ranks, stage);
     const outputDir = path.join(folder, `round-${round}`);
     const run = start(outputDir, ranks, stage);
-    const struck = await strike(run, outputDir, ranks);
+    const struck = await strike(run, outputDir, ranks, calm.ms);
     if (struck === undefined) {
       const { code, stderr } = await run.ended;
       assert.equal(code, 0, stderr);
@@ -284,11 +298,11 @@ async function main() {
     const others = [1, 2, 3, 4].filter((n) => n !== ranks);
     const otherRanks = others[below(others.length)];
     const elastic = path.join(folder, `elastic-${round}`);
-    cpSync(outputDir, elastic, { recursive: true });
+    if (existsSync(outputDir)) cpSync(outputDir, elastic, { recursive: true });
     const resumed = await start(outputDir, ranks, stage).ended;
     assert.equal(resumed.code, 0, `${what}: resumed: ${resumed.stderr}`);
     await checkCheckpoints(outputDir, calm, stepsOf(outputDir), `${what}, resumed`);
-    assert.equal(stepsOf(outputDir).length, steps);
+    assert.equal(stepsOf(outputDir).length, steps / SAVE_STEPS);
     assert.equal(metrics(outputDir), calm.metrics, `${what}: metrics differ`);
     assert.ok(weights(outputDir).equals(calm.weights), `${what}: final weights differ`);
     checkTidy(outputDir);
