@@ -205,7 +205,7 @@ if [ -d dist-test ]; then
   quote "every op case against float64" 10
   step "determinism" "$node" scripts/test.mjs ops/determinism
   quote determinism 10
-  step "events, and NCCL between ranks on this GPU" "$node" scripts/test.mjs native/event native/comm-nccl
+  step "events, and NCCL between ranks on this GPU" "$node" scripts/test.mjs native/event native/comm-nccl launch/nccl-runs
   quote "events, and NCCL between ranks on this GPU" 10
   step "training against the CPU device" "$node" scripts/test.mjs cuda/training cuda/families
   quote "training against the CPU device" 10

@@ -1,30 +1,16 @@
 import assert from "node:assert/strict";
-import { existsSync } from "node:fs";
 import path from "node:path";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { addonInfo, type CommCounter } from "#src/native/index.js";
-import { TEST_DEVICES } from "../ops/harness/devices.js";
+import type { CommCounter } from "#src/native/index.js";
+import { ncclDevice, ncclEnvironment, noNccl, refusesToShare } from "../support/nccl.js";
 import { forkRanks } from "../support/ranks.js";
 
-// The part of the addon that drives NCCL: on GPUs (SIMPER_TEST_DEVICES=cuda, all ranks on the first one), or on
-// the emulated device with a library of our own in NCCL's place (`npm run test:emulator` builds both).
-const device = TEST_DEVICES[0]!;
+// The part of the addon that drives NCCL.
+const device = ncclDevice;
 const emulated = device === "emulated";
-const folder = path.dirname(process.env.SIMPER_NATIVE_BINDING ?? "");
-const library = path.join(folder, "simper_fake_nccl.so");
-const skip = cannotRun();
-// Newer versions of NCCL let ranks share a GPU where they are told to.
-const env: Record<string, string> = emulated
-  ? { SIMPER_NCCL: library }
-  : { NCCL_MULTI_RANK_GPU_ENABLE: "1" };
-
-function cannotRun(): string | false {
-  if (device === "cpu") return "needs a GPU, or the emulated device: npm run test:emulator";
-  if (emulated) return existsSync(library) ? false : `${library} is not there`;
-  const found = addonInfo().backends.find(({ name }) => name === "NCCL");
-  return found?.available ? false : `NCCL: ${found?.detail}`;
-}
+const env = ncclEnvironment;
+const skip = noNccl;
 
 const program = (name: string) => fileURLToPath(new URL(`ranks/${name}.js`, import.meta.url));
 
@@ -41,9 +27,8 @@ for (const ranks of [1, 2, 3]) {
     const seed = 1 + Math.floor(Math.random() * 1e6);
     const args = ["nccl", device, String(seed)];
     const run = await forkRanks<Collectives>(ranks, program("collectives"), args, env);
-    if (ranks > 1 && !emulated && /invalid usage|Duplicate GPU/i.test(run.stderr)) {
+    if (ranks > 1 && refusesToShare(run.stderr))
       return t.skip("this NCCL does not let ranks share a GPU");
-    }
     assert.equal(run.code, 0, run.stderr);
     for (const report of run.reports) {
       assert.deepEqual(report?.problems, [], `seed ${seed}`);
@@ -102,7 +87,7 @@ test("nccl: ranks that do not meet, and options that cannot be", { skip }, async
 test("nccl: a library that is not NCCL, or is not there, is named", {
   skip: emulated ? skip : skip || "as on the emulated device",
 }, async () => {
-  const foreign = path.join(folder, "simper_mpi.so");
+  const foreign = path.join(path.dirname(ncclEnvironment.SIMPER_NCCL!), "simper_mpi.so");
   const wrong = await failures(1, "library", { SIMPER_NCCL: foreign });
   assert.deepEqual(wrong.reports[0], [
     `CommError: open: NCCL cannot be used: SIMPER_NCCL names ${foreign}; ${foreign} cannot be used: ` +
