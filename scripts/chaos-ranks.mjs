@@ -39,14 +39,17 @@ const SAVE_STEPS = 6;
 
 /** Seconds without a sign of life after which a rank counts as hung. */
 const SILENCE = 5;
-/** Seconds that all processes may take to end when one rank is gone; on top of them the silence of one that hangs. */
+/**
+ * Seconds that all processes may take to end when one rank is gone; on top of them the silence of one that hangs, or
+ * the time that ranks have to meet.
+ */
 const BOUND = 20;
 
 // A rank that ends by itself, in the middle of whatever it does: one that gets SIGHUP calls process.exit.
 const EXIT = "process.on('SIGHUP',()=>process.exit(Number(process.env.CHAOS_EXIT)))";
 const ENDS = [
   { name: "kill", signal: "SIGKILL", seconds: BOUND },
-  { name: "stop", signal: "SIGSTOP", seconds: BOUND + SILENCE },
+  { name: "stop", signal: "SIGSTOP", seconds: BOUND + 5 * SILENCE },
   { name: "exit", signal: "SIGHUP", seconds: BOUND },
 ];
 

@@ -19,6 +19,8 @@ export interface CommOptions {
   readonly uniqueId?: Uint8Array | undefined;
   /** Bound of one operation, after which it fails and names the ranks that did not answer. */
   readonly timeoutSeconds: number;
+  /** Bound of the opening, in which the ranks meet; default: that of an operation. */
+  readonly connectSeconds?: number | undefined;
 }
 
 /**
@@ -61,13 +63,13 @@ export class Communicator {
    */
   static async open(stream: Stream, options: CommOptions): Promise<Communicator> {
     const { engine, timeoutSeconds, uniqueId = new Uint8Array(0) } = options;
-    const { rank = -1, size = -1 } = options;
+    const { rank = -1, size = -1, connectSeconds = timeoutSeconds } = options;
     checkOptions(options);
     const addon = loadAddon();
     const id = addon.openComm(stream.id, engine, rank, size, uniqueId, timeoutSeconds);
     try {
       const what = `open: ${engine} has not met all ranks`;
-      await within(timeoutSeconds, addon.connectComm(id), what);
+      await within(connectSeconds, addon.connectComm(id), what);
       return new Communicator(id, engine, stream, timeoutSeconds);
     } catch (error) {
       addon.dropComm(id);
@@ -167,9 +169,10 @@ async function within(seconds: number, meeting: Promise<void>, what: string): Pr
   }
 }
 
-function checkOptions({ engine, rank, size, timeoutSeconds }: CommOptions): void {
-  if (!(timeoutSeconds > 0)) {
-    throw new ContractError(`open: timeoutSeconds is ${timeoutSeconds}, expected a number > 0`);
+function checkOptions({ engine, rank, size, ...seconds }: CommOptions): void {
+  const { timeoutSeconds, connectSeconds = timeoutSeconds } = seconds;
+  for (const [name, value] of Object.entries({ timeoutSeconds, connectSeconds })) {
+    if (!(value > 0)) throw new ContractError(`open: ${name} is ${value}, expected a number > 0`);
   }
   const known = rank !== undefined && size !== undefined;
   if (known && !(Number.isInteger(rank) && Number.isInteger(size) && rank >= 0 && rank < size)) {

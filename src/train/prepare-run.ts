@@ -24,7 +24,7 @@ import {
 } from "./run-checkpoint.js";
 import { readSampleTools, type SampleTools } from "./samples.js";
 
-/** What a run is before a device is touched or another process met. */
+/** What a run is before its memory is taken. */
 export interface PreparedRun {
   readonly config: Config;
   readonly loss: Loss;

@@ -11,8 +11,8 @@ import {
   freeDeviceMemory,
   openDevice,
 } from "../native/index.js";
-import { soloGroup } from "../parallel/group.js";
-import { ranksFromEnvironment } from "../parallel/ranks.js";
+import { type ProcessGroup, soloGroup } from "../parallel/group.js";
+import { type Ranks, ranksFromEnvironment } from "../parallel/ranks.js";
 import {
   combineReporters,
   createTrainerState,
@@ -89,58 +89,80 @@ export interface TrainOptions {
  * await train({ config, baseDir, reporters: [createConsoleReporter()] });
  */
 export async function train(options: TrainOptions): Promise<RunSummary> {
-  const { config, device: name = "auto", threads } = options;
   const ranks = ranksFromEnvironment(process.env);
-  let lock: FolderLock | undefined;
-  let run: PreparedRun | undefined;
-  let trouble: unknown;
+  const locks: FolderLock[] = [];
+  const prepare = async (): Promise<PreparedRun> => {
+    checkRequest(options);
+    const source = await readSource(options);
+    if (ranks.rank === 0) locks.push(await lockOutputDir(options.config.outputDir));
+    const { size, localSize } = ranks;
+    return prepareRun(options, source, { size, localSize });
+  };
   try {
-    try {
-      checkRequest(options);
-      const source = await readSource(options);
-      if (ranks.rank === 0) lock = await lockOutputDir(config.outputDir);
-      const { size, localSize } = ranks;
-      run = await prepareRun(options, source, { size, localSize });
-    } catch (error) {
-      if (ranks.size === 1) throw error;
-      trouble = error; // told once all have met
-    }
-    // A scheduler may show each rank its own GPU alone, and ranks may share one where NCCL lets them.
-    const index = ranks.localRank % deviceCount(name);
-    const device = openDevice(name, { ...(threads && { threads }), index });
-    try {
-      const world = await openWorld(ranks, device, config);
-      if (world === undefined) return await trainPrepared(run!, options, device, undefined);
-      return await trainTogether(run, trouble, options, device, world);
-    } finally {
-      device.dispose();
-    }
+    return await (ranks.size === 1 ? trainAlone : trainTogether)(options, prepare, ranks);
   } finally {
-    lock?.release();
+    for (const lock of locks) lock.release();
   }
 }
 
-/** Trains with the other ranks: all end well, or all end with an error that says whose it was. */
-async function trainTogether(
-  run: PreparedRun | undefined,
-  trouble: unknown,
+type Prepare = () => Promise<PreparedRun>;
+
+async function trainAlone(
   options: TrainOptions,
-  device: Device,
+  prepare: Prepare,
+  ranks: Ranks,
+): Promise<RunSummary> {
+  const run = await prepare();
+  const device = openDeviceOf(options, ranks);
+  try {
+    return await trainPrepared(run, options, device, undefined);
+  } finally {
+    device.dispose();
+  }
+}
+
+/** Meets the other ranks before anything else: one that dies or hangs in its preparation is missed, too. */
+async function trainTogether(
+  options: TrainOptions,
+  prepare: Prepare,
+  ranks: Ranks,
+): Promise<RunSummary> {
+  const device = openDeviceOf(options, ranks);
+  try {
+    const world = (await openWorld(ranks, device, options.config))!;
+    return await trainIn(world, options, prepare, device);
+  } finally {
+    device.dispose();
+  }
+}
+
+function openDeviceOf({ device = "auto", threads }: TrainOptions, { localRank }: Ranks): Device {
+  // A scheduler may show each rank its own GPU alone, and ranks may share one where NCCL lets them.
+  const index = localRank % deviceCount(device);
+  return openDevice(device, { ...(threads && { threads }), index });
+}
+
+/** Trains with the other ranks: all end well, or all end with an error that says whose it was. */
+async function trainIn(
   world: World,
+  options: TrainOptions,
+  prepare: Prepare,
+  device: Device,
 ): Promise<RunSummary> {
   const { group } = world;
+  let run: PreparedRun;
   try {
-    await agreeToStart(group, trouble);
-    await agreeOnRun(group, factsOf(run!));
+    run = await prepareTogether(group, prepare);
   } catch (error) {
+    if (group.failure.aborted) throw await failWorld(world, error);
     await closeWorld(world); // all ranks have learnt the same, so they part in good order
     await letOthersTell(error);
     throw error;
   }
   try {
-    const tokens = await group.gather("tokens of a micro-batch", run!.plan.limits.tokens);
+    const tokens = await group.gather("tokens of a micro-batch", run.plan.limits.tokens);
     const memory = { device: freeDeviceMemory(options.device ?? "auto") };
-    const agreed = withTokens(run!, Math.min(...tokens), memory);
+    const agreed = withTokens(run, Math.min(...tokens), memory);
     const threads = options.threads ?? (await shareOfCores(group));
     device.limitThreads(threads);
     const summary = await trainPrepared(agreed, { ...options, threads }, device, world);
@@ -151,6 +173,21 @@ async function trainTogether(
   } finally {
     await closeWorld(world);
   }
+}
+
+/** Every rank prepares the same run. @throws what one of them has met, on all */
+async function prepareTogether(group: ProcessGroup, prepare: Prepare): Promise<PreparedRun> {
+  group.doing("preparation");
+  let run: PreparedRun | undefined;
+  let trouble: unknown;
+  try {
+    run = await prepare();
+  } catch (error) {
+    trouble = error;
+  }
+  await agreeToStart(group, trouble);
+  await agreeOnRun(group, factsOf(run!));
+  return run!;
 }
 
 /** Trains, evaluates and writes the results: everything on this process's device, together with the others'. */

@@ -26,6 +26,8 @@ export interface World {
 
 /** Seconds without a sign of life after which a rank counts as hung, unless SIMPER_RANK_TIMEOUT says otherwise. */
 const RANK_TIMEOUT = 60;
+/** Ranks that a launcher starts together have so many times that long to meet. */
+const MEETING_TIMES = 5;
 /** How long a failed process may take to put its things away, in milliseconds: then it is killed. */
 const UNWIND_MS = 30_000;
 /** How long an error of the connection waits for the news of the rank behind it, in milliseconds. */
@@ -42,7 +44,8 @@ const watchdogs = new WeakMap<ProcessGroup, NodeJS.Timeout>();
  * between GPUs. When a rank fails later, everything enqueued on `comm` fails at once.
  *
  * @param device what this rank computes on
- * @param config `ddpTimeout`: seconds that the others may take to come, and bound of one exchange
+ * @param config `ddpTimeout`: bound of one exchange in seconds, and how long processes that were started one by one
+ *   may take to come
  * @returns undefined where there are no others
  * @throws CommError when the others do not come or are others than they should be; ConfigError when the environment
  *   does not say where to meet
@@ -53,8 +56,9 @@ export async function openWorld(
   config: { readonly ddpTimeout: number },
 ): Promise<World | undefined> {
   if (ranks.size === 1) return undefined;
-  const seconds = config.ddpTimeout;
-  const limits = { connect: seconds, call: seconds, silence: rankTimeout(process.env) };
+  const call = config.ddpTimeout;
+  const silence = rankTimeout(process.env);
+  const limits = { connect: Math.min(call, MEETING_TIMES * silence), call, silence };
   // Never synchronous: an exchange waits for others, and this thread has to answer them meanwhile.
   const stream = device.stream({ synchronous: false });
   try {
@@ -134,13 +138,23 @@ async function meetOverMpi(ranks: Ranks, stream: Stream, limits: GroupLimits): P
     engine: "mpi",
     rank,
     size,
-    timeoutSeconds: limits.connect,
+    timeoutSeconds: limits.call,
+    connectSeconds: limits.connect,
   });
+  // A rank that stops now is not in the group yet, where it would be missed.
+  const late = setTimeout(() => {
+    const silent = rank === 0 ? "another rank" : "rank 0";
+    comm.abort(
+      `rank ${rank}: ${silent} gave no sign of life within ${limits.connect} s; it is stopped or stuck`,
+    );
+  }, 1e3 * limits.connect);
   try {
     return { comm, group: await meetThrough(comm, ranks, limits) };
   } catch (error) {
     comm.abort(error instanceof Error ? error.message : String(error));
     throw error;
+  } finally {
+    clearTimeout(late);
   }
 }
 
@@ -198,8 +212,9 @@ async function meetOverNccl(ranks: Ranks, stream: Stream, limits: GroupLimits): 
     // An addon without NCCL fails here on rank 0 and below on others: all hear of it.
     const own = rank === 0 ? [...ncclUniqueId()] : [];
     const uniqueId = Uint8Array.from(await group.broadcast("NCCL id", own));
-    const options = { rank, size, uniqueId, timeoutSeconds: limits.connect };
-    const comm = await Communicator.open(stream, { engine: "nccl", ...options });
+    const options = { rank, size, uniqueId, timeoutSeconds: limits.call };
+    const { connect: connectSeconds } = limits;
+    const comm = await Communicator.open(stream, { engine: "nccl", ...options, connectSeconds });
     return { comm, group };
   } catch (error) {
     await group.fail(error);
@@ -207,8 +222,9 @@ async function meetOverNccl(ranks: Ranks, stream: Stream, limits: GroupLimits): 
   }
 }
 
-async function meetForNccl(ranks: Ranks, limits: GroupLimits): Promise<ProcessGroup> {
+async function meetForNccl(ranks: Ranks, bounds: GroupLimits): Promise<ProcessGroup> {
   const { rank, launcher, master, token } = ranks;
+  const limits = launcher === "torchrun" ? { ...bounds, connect: bounds.call } : bounds;
   if (master !== undefined && token !== undefined) {
     const { address, port } = master;
     return rank === 0

@@ -263,7 +263,7 @@ test("an error in the data that all ranks find is printed once", { skip }, async
   assert.match(lines[0]!, /bad\.jsonl:1: chosen: expected a string or a list/);
 });
 
-test("an error before they meet is told by the rank that has it", { skip }, async (t) => {
+test("an error of one rank's preparation is told by that rank", { skip }, async (t) => {
   const folder = temporaryFolder(t);
   const bad = writeLines(path.join(folder, "bad.jsonl"), [{ chosen: 3 }]);
   const recipeOf = await recipe(folder, "run", share(2));
