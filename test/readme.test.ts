@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
+import * as yaml from "js-yaml";
 import { loadRecipe } from "#src/config/load.js";
 import { root } from "./support/paths.js";
 
@@ -47,8 +48,9 @@ test("readme: the commands it shows exist, and all that exist are shown", () => 
 });
 
 test("docs: links between pages lead to files", () => {
-  const docs = ["architecture", "benchmarks", "library"].map((name) => `docs/${name}.md`);
-  const pages = ["README.md", "CONTRIBUTING.md", "native/README.md", ...docs];
+  const docs = readdirSync(path.join(root, "docs")).filter((name) => name.endsWith(".md"));
+  const pages = ["README.md", "CONTRIBUTING.md", "native/README.md"];
+  pages.push(...docs.map((name) => `docs/${name}`));
   for (const page of pages) {
     const text = readFileSync(path.join(root, page), "utf8");
     for (const [, target = ""] of text.matchAll(/\]\(([^)#]+)\)/g)) {
@@ -56,6 +58,44 @@ test("docs: links between pages lead to files", () => {
       assert.ok(existsSync(path.join(root, path.dirname(page), target)), `${page}: ${target}`);
     }
   }
+});
+
+test("docs: the scaling table of distributed.md is what its command prints", () => {
+  const text = readFileSync(path.join(root, "docs/distributed.md"), "utf8");
+  const [, command = "", table = ""] =
+    /```bash\nnpx simper-native (plan[^`]*--scaling)\n```\n\n```\n([^`]*)```/.exec(text) ?? [];
+  const words = command.replaceAll("\\\n", " ").split(/\s+/);
+  const run = spawnSync(process.execPath, [path.join(root, "dist/cli.js"), ...words], {
+    encoding: "utf8",
+    cwd: root,
+  });
+  assert.equal(run.status, 0, run.stderr);
+  assert.equal(table, run.stdout);
+});
+
+test("docs: the manifest for the MPI operator runs a command that there is, with files that there are", () => {
+  const text = readFileSync(path.join(root, "docs/kubernetes/mpijob.yaml"), "utf8");
+  interface Replica {
+    replicas: number;
+    template: { spec: { containers: { command: string[]; image: string }[] } };
+  }
+  const { spec } = yaml.load(text) as {
+    spec: { slotsPerWorker: number; mpiReplicaSpecs: Record<"Launcher" | "Worker", Replica> };
+  };
+  const { Launcher, Worker } = spec.mpiReplicaSpecs;
+  const [container] = Launcher.template.spec.containers;
+  assert.equal(container!.image, Worker.template.spec.containers[0]!.image);
+  const { command } = container!;
+  const ranks = Number(command[command.indexOf("-n") + 1]);
+  assert.equal(ranks, Worker.replicas * spec.slotsPerWorker);
+  const recipe = path.join(root, "configs/quickstart.yaml");
+  const words = command.slice(command.indexOf("simper-native") + 1);
+  const flags = words
+    .slice(2)
+    .filter((word, i, all) => word !== "--device" && all[i - 1] !== "--device");
+  const { config } = loadRecipe(recipe, flags);
+  assert.equal(words[0], "train");
+  assert.equal(config.zeroStage, 3);
 });
 
 test("docs: schema.json and recipes.md are what the recipe's schema says", () => {
