@@ -58,7 +58,9 @@ class EmulatedDevice final : public Device {
   std::unique_ptr<Stream> open_stream(bool synchronous) override {
     return std::make_unique<WorkerStream>(std::make_unique<EmulatedHooks>(threads_), synchronous);
   }
-  void limit_threads(int threads) override { threads_ = threads; }
+  void limit_threads(int threads) override {
+    threads_ = threads;
+  }
 
  private:
   int threads_;
