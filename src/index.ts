@@ -42,6 +42,7 @@ export type {
   Rope,
   YarnRope,
 } from "./model/index.js";
+export type { ZeroStage } from "./parallel/layout.js";
 export {
   type ConsoleOptions,
   combineReporters,
@@ -58,8 +59,10 @@ export {
   type RunSummary,
   type StepRecord,
 } from "./report/index.js";
+export type { AssumedPairs } from "./train/assumed-data.js";
 export type { BatchLimits } from "./train/buffers.js";
-export { makePlan } from "./train/make-plan.js";
-export type { MemoryLine, RunPlan } from "./train/plan.js";
+export { type MakePlanOptions, makePlan } from "./train/make-plan.js";
+export type { MemoryLine, RankCounts, RunPlan, StageMemory } from "./train/plan.js";
+export type { AvailableMemory } from "./train/plan-memory.js";
 export type { ProfileRequest, StepRange } from "./train/profiler.js";
 export { type TrainOptions, train } from "./train/trainer.js";

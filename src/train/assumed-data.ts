@@ -3,9 +3,13 @@ import type { DataFacts } from "./plan.js";
 
 /** Pairs of one length that stand for data that are not there: `count` times prompt + chosen + rejected tokens. */
 export interface AssumedPairs {
+  /** How many pairs. */
   readonly count: number;
+  /** Tokens of a prompt. */
   readonly prompt: number;
+  /** Tokens of a chosen answer. */
   readonly chosen: number;
+  /** Tokens of a rejected answer. */
   readonly rejected: number;
 }
 

@@ -41,8 +41,13 @@ export interface RunPlan {
   readonly stages: readonly StageMemory[];
   /** Pairs or sequences of an optimizer step, over all ranks. */
   readonly examplesPerStep: number;
-  /** Micro-batches of a rank in an optimizer step, empty ones included: the mean of the run, and the most. */
-  readonly slots: { readonly mean: number; readonly most: number };
+  /** Micro-batches of a rank in an optimizer step, empty ones included. */
+  readonly slots: {
+    /** Over the steps of the run. */
+    readonly mean: number;
+    /** Of any of them. */
+    readonly most: number;
+  };
   /** Optimizer steps of one pass over the data. */
   readonly stepsPerEpoch: number;
   /** Optimizer steps of the run. */
@@ -53,6 +58,7 @@ export interface RunPlan {
 
 /** Memory of one rank in one ZeRO stage. */
 export interface StageMemory {
+  /** The stage. */
   readonly stage: ZeroStage;
   /** Parameters, gradients and optimizer state. */
   readonly lines: readonly MemoryLine[];
