@@ -33,9 +33,10 @@ void StreamEntry::close(void* entry) {
   auto* self = static_cast<StreamEntry*>(entry);
   if (!self->stream_) return;
   for (const auto& call : self->before_close_) call();
-  // A worker that waits for others inside a library cannot be joined. Its stream outlives us; the
-  // process is about to end.
+  // A worker that waits for others inside a library cannot be joined. Its stream outlives us, and
+  // promises that it may never settle do not keep the process.
   if (self->stream_->stuck()) {
+    self->settle_.Unref(self->env_);
     self->stream_.release();
     return;
   }

@@ -20,4 +20,4 @@ try {
   const { name, message } = error as Error;
   report(ranks.rank, { name, message, seconds: (performance.now() - began) / 1e3 });
 }
-process.exit(1);
+process.exitCode = 1; // nothing keeps the process, whatever a thread still waits in
