@@ -108,7 +108,8 @@ export function torchrunRequest({
   return { nproc: 1, machines: { count: size, index: rank, ...master, token } };
 }
 
-const TORCHRUN = /^(RANK|WORLD_SIZE|MASTER_(ADDR|PORT)|(LOCAL|GROUP|ROLE)_.*|TORCHELASTIC_.*)$/;
+const TORCHRUN =
+  /^(((LOCAL|GROUP|ROLE)_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_.*)$/;
 
 /** An environment without torchrun's variables: those of a launcher are not those of the ranks that it starts. */
 export function withoutTorchrun(env: Environment): Environment {

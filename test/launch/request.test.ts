@@ -6,6 +6,7 @@ import {
   torchrunRequest,
   withoutLaunchFlags,
 } from "#src/launch/index.js";
+import { withoutTorchrun } from "#src/launch/request.js";
 import { ranksFromEnvironment } from "#src/parallel/ranks.js";
 
 const token = "0123456789abcdef";
@@ -99,6 +100,12 @@ test("launch: torchrun's processes on CPUs become launchers of one rank each", (
     () => of({ ...place, ...withoutToken }),
     /^ConfigError: rank 1 of 2: SIMPER_RUN_TOKEN not set$/,
   );
+});
+
+test("launch: ranks do not inherit torchrun's variables, and keep all others", () => {
+  const env = { RANK: "1", LOCAL_WORLD_SIZE: "2", MASTER_ADDR: "a", TORCHELASTIC_RUN_ID: "x" };
+  const kept = { LOCAL_DATA: "/data", RANKS: "3", PATH: "/bin" };
+  assert.deepEqual(withoutTorchrun({ ...env, ...kept }), kept);
 });
 
 test("launch: a rank's command line is the user's without the options that ask for processes", () => {
