@@ -106,7 +106,9 @@ export async function closeWorld(world: World): Promise<void> {
   const { comm, group, stream } = world;
   try {
     if (group.failure.aborted) return; // MPI must not be finalized while others expect this rank
-    await comm.close();
+    group.doing("its parting");
+    // A library that takes leave of the others waits for them, and hears of no failure.
+    await orFailure(group, comm.close());
     await group.close();
   } catch (error) {
     throw await failWorld(world, error);
@@ -114,6 +116,16 @@ export async function closeWorld(world: World): Promise<void> {
     clearTimeout(watchdogs.get(group));
     stream.dispose();
   }
+}
+
+/** Resolves as `work` does, or rejects when the run has failed meanwhile. */
+async function orFailure(group: ProcessGroup, work: Promise<void>): Promise<void> {
+  const { failure } = group;
+  await new Promise<void>((resolve, reject) => {
+    const fail = (): void => reject(failure.reason);
+    failure.addEventListener("abort", fail, { once: true });
+    work.then(resolve, reject).finally(() => failure.removeEventListener("abort", fail));
+  });
 }
 
 type Connected = Pick<World, "group" | "comm">;
