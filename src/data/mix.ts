@@ -94,6 +94,22 @@ async function splitFiles(folder: string, split: string): Promise<string[]> {
   return [];
 }
 
+/** Names that a folder's data could be asked for by: its files without shard numbers, its folders of files. */
+async function splitNames(folder: string): Promise<string[]> {
+  const names = new Set<string>();
+  for (const place of [folder, path.join(folder, "data")]) {
+    if ((await kindOf(place)) !== "folder") continue;
+    for (const entry of await readdir(place, { withFileTypes: true })) {
+      const name = entry.name;
+      if (entry.isDirectory()) {
+        if ((await filesIn(path.join(place, name))).length > 0) names.add(name);
+      } else if (isDataFile(name)) names.add(stem(name).replace(/[-._]\d+(-of-\d+)?$/, ""));
+    }
+  }
+  names.delete("data");
+  return [...names].sort();
+}
+
 /**
  * The split that a single file serves: the longest of `splits` in its name; else "train" or "test" in
  * its name picks the first split of that pool; else the first train split.
@@ -159,11 +175,50 @@ async function configFolder(
   return { folder, found: false };
 }
 
+/** A folder of the mixer, and the splits of the recipe that it has no files for. */
+interface Folder {
+  readonly key: string;
+  readonly folder: string;
+  readonly missing: readonly string[];
+}
+
+/**
+ * Refuses a split that no folder of the mixer has, and names those that only some have. A single file has no splits
+ * to miss: it serves one, whatever it is called. `train` and `test` are looked for without being asked, so either
+ * may be nowhere where it is all of its pool; what an empty pool means is said when the rows are read.
+ */
+async function checkSplits(
+  splits: readonly string[],
+  folders: readonly Folder[],
+  served: ReadonlySet<string>,
+): Promise<string[]> {
+  const notices: string[] = [];
+  for (const split of new Set(splits)) {
+    const without = folders.filter(({ missing }) => missing.includes(split));
+    if (without.length === 0) continue;
+    const alone = splits.every((other) => other === split || poolOf(other) !== poolOf(split));
+    if (served.has(split)) {
+      const names = without.map(({ key }) => JSON.stringify(key)).join(", ");
+      notices.push(`dataset_splits: ${JSON.stringify(split)} is not in ${names}`);
+    } else if (!(alone && (split === "train" || split === "test"))) {
+      const there: string[] = [];
+      for (const { folder } of without) {
+        there.push(`${folder} has ${(await splitNames(folder)).join(", ")}`);
+      }
+      throw new DataError(
+        `dataset_splits: ${JSON.stringify(split)}: no data set of dataset_mixer has this split; ${there.join("; ")}`,
+        { hint: "correct the name, or leave it out of dataset_splits" },
+      );
+    }
+  }
+  return notices;
+}
+
 /**
  * Finds the files behind `dataset_mixer`, `dataset_splits` and `dataset_configs`. Relative paths are looked up in the
  * current directory, then in `baseDir` (the recipe's folder). A configuration is a sub-folder of its data set. Each
  * train split of a data set has that data set's fraction; test splits are used whole. Throws `DataError` when a key
- * leads nowhere or no split has a file.
+ * leads nowhere, a data set has none of the splits, or a split is in no data set.
  */
 export async function resolveMix(
   config: Pick<DataConfig, "datasetMixer" | "datasetSplits"> &
@@ -172,6 +227,8 @@ export async function resolveMix(
 ): Promise<Mix> {
   const mix: Record<Pool, Source[]> = { train: [], test: [] };
   const notices: string[] = [];
+  const folders: Folder[] = [];
+  const served = new Set<string>();
   const splits = config.datasetSplits;
   for (const split of splits) poolOf(split);
   const entries = Object.entries(config.datasetMixer);
@@ -198,15 +255,18 @@ export async function resolveMix(
       }
     }
     const train: string[] = [];
-    let found = 0;
+    const missing: string[] = [];
     for (const split of splits) {
       const pool = poolOf(split);
       let files: string[];
       if (kind === "folder") files = await splitFiles(folder, split);
       else files = splitOfFile(location, splits) === split ? [location] : [];
-      if (files.length === 0) continue;
+      if (files.length === 0) {
+        missing.push(split);
+        continue;
+      }
       for (const file of files) formatOf(file);
-      found += 1;
+      served.add(split);
       if (pool === "train") train.push(split);
       mix[pool].push({ files, fraction: pool === "train" ? fraction : 1 });
     }
@@ -216,7 +276,7 @@ export async function resolveMix(
           `(${train.join(", ")}); the reference pairs fractions and splits wrongly here`,
       );
     }
-    if (found === 0) {
+    if (missing.length === splits.length) {
       const there = kind === "folder" ? (await filesIn(folder)).map((f) => path.basename(f)) : [];
       throw new DataError(
         kind === "folder"
@@ -227,7 +287,9 @@ export async function resolveMix(
         },
       );
     }
+    if (kind === "folder") folders.push({ key, folder, missing });
   }
+  notices.push(...(await checkSplits(splits, folders, served)));
   return { ...mix, notices };
 }
 

@@ -42,7 +42,7 @@ test("mix: a folder's files carry their splits", async (t) => {
   assert.deepEqual(await read(folder, { b: 1 }, prefs), { train: [20], test: [30] });
   assert.deepEqual(await read(folder, { c: 1 }), { train: [50, 51], test: [] });
   assert.deepEqual(await read(folder, { d: 1 }), { train: [60, 61], test: [] });
-  assert.deepEqual(await read(folder, { e: 1 }, prefs), { train: [70], test: [] });
+  assert.deepEqual(await read(folder, { e: 1 }, ["train_prefs"]), { train: [70], test: [] });
   assert.deepEqual(await read(folder, { a: 1, d: 1 }), { train: [0, 1, 60, 61], test: [10] });
   await assert.rejects(
     read(folder, { b: 1 }),
@@ -188,5 +188,47 @@ test("mix: several train splits of a data set have its fraction each, in the ord
   assert.deepEqual(notices, [
     'dataset_mixer: "a": the fraction 0.5 is taken of each of its train splits (train_prefs, train_sft); ' +
       "the reference pairs fractions and splits wrongly here",
+    'dataset_splits: "test_prefs" is not in "a"',
+    'dataset_splits: "train_sft" is not in "b"',
   ]);
+});
+
+test("mix: a split that no data set has is refused, and the splits there are are named", async (t) => {
+  const folder = await folderOf(t, {
+    "a/train_prefs-00000-of-00002.jsonl": numbers(0, 1),
+    "a/train_prefs-00001-of-00002.jsonl": numbers(1, 1),
+    "a/train_sft/0.jsonl": numbers(2, 1),
+    "a/data/test_prefs.jsonl": numbers(3, 1),
+    "b/train_prefs.jsonl": numbers(4, 1),
+    "c/train.jsonl": numbers(5, 1),
+    "c/tset.jsonl": numbers(6, 1),
+    "prefs.jsonl": numbers(7, 1),
+  });
+  const refused = (mixer: Record<string, number>, splits: string[], message: RegExp) =>
+    assert.rejects(read(folder, mixer, splits), dataError(message, /correct the name, or leave/));
+  await refused(
+    { a: 1 },
+    ["train_prefs", "train_stf", "test_prefs"],
+    /^dataset_splits: "train_stf": no data set of dataset_mixer has this split; \S+a has test_prefs, train_prefs, train_sft$/,
+  );
+  await refused(
+    { a: 1, b: 1 },
+    ["train_prefs", "test_perfs"],
+    /"test_perfs": no .*; \S+a has test_prefs, train_prefs, train_sft; \S+b has train_prefs$/,
+  );
+  // Another train split does not make up for one that is nowhere.
+  await refused({ c: 1 }, ["train", "train_more"], /"train_more": no .* \S+c has train, tset$/);
+  // train and test are looked for without being asked; a file serves one split, whichever it is.
+  assert.deepEqual(await read(folder, { c: 1 }), { train: [5], test: [] });
+  const prefs = ["train_prefs", "test_prefs"];
+  assert.deepEqual(await read(folder, { "prefs.jsonl": 1 }, prefs), { train: [7], test: [] });
+  assert.deepEqual(await read(folder, { a: 1, b: 1, "prefs.jsonl": 1 }, prefs), {
+    train: [0, 1, 4, 7],
+    test: [3],
+  });
+  const { notices } = await resolveMix(
+    { datasetMixer: { a: 1, b: 1, "prefs.jsonl": 1 }, datasetSplits: prefs },
+    folder,
+  );
+  assert.deepEqual(notices, ['dataset_splits: "test_prefs" is not in "b"']);
 });
