@@ -235,9 +235,9 @@ export class Check {
       this.problem(this.where(key, [], "value"), message);
     }
     if (config && accelerate) this.checkAgreement(accelerate, config);
-    if (config === undefined || this.problems.length > 0) throw this.error();
+    if (!parsed.success || config === undefined || this.problems.length > 0) throw this.error();
     const given = this.given();
-    idle.push(...keysWithoutEffect(config, given));
+    idle.push(...keysWithoutEffect(config, parsed.data, given));
     const notices = [...lengthNotices(config, given), ...lossNotices(config, given)];
     if (meansSft)
       notices.push(`loss_type is not given and is sft: only such recipes have ${sftKey}`);

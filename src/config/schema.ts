@@ -54,11 +54,16 @@ export const aliases: Readonly<Record<string, keyof RecipeInput>> = {
   per_gpu_eval_batch_size: "perDeviceEvalBatchSize",
 };
 
+/** TrainingArguments turns do_eval on wherever an eval_strategy is given, even from an explicit false. */
+function strategyWins({ evalStrategy }: Pick<Parsed, "evalStrategy">): boolean {
+  return evalStrategy !== null && evalStrategy !== "no";
+}
+
 /** Fills in the defaults that depend on other keys, as Hugging Face's TrainingArguments does. */
 export function resolveDefaults(parsed: Parsed): Config {
-  const asked = parsed.doEval !== false;
   const evalStrategy = parsed.evalStrategy ?? (parsed.evalSteps === null ? "no" : "steps");
-  const doEval = asked && (parsed.doEval === true || evalStrategy !== "no" || parsed.evalOnStart);
+  const implied = evalStrategy !== "no" || parsed.evalOnStart;
+  const doEval = strategyWins(parsed) || (parsed.doEval ?? implied);
   return {
     ...parsed,
     doEval,
@@ -102,7 +107,8 @@ export function crossCheck(config: Config, given: ReadonlySet<string>): Remark[]
       key: "datasetSplits",
       message:
         `evaluation needs a split whose name contains "test", received ` +
-        `[${config.datasetSplits.join(", ")}]; add one or set do_eval: false`,
+        `[${config.datasetSplits.join(", ")}]; add one or set do_eval: false` +
+        (config.evalStrategy === "no" ? "" : ' and eval_strategy: "no"'),
     });
   }
   if (!config.datasetSplits.some((split) => split.includes("train"))) {
@@ -142,6 +148,7 @@ export function lossNotices(config: Config, given: ReadonlySet<string>): string[
 /** Keys that were given and are set aside, and why. */
 export function keysWithoutEffect(
   config: Config,
+  parsed: Parsed,
   given: ReadonlySet<string>,
 ): { key: string; reason: string }[] {
   const found: { key: string; reason: string }[] = [];
@@ -164,6 +171,10 @@ export function keysWithoutEffect(
   }
   if (config.warmupSteps > 0 && config.warmupRatio > 0) {
     found.push({ key: "warmup_ratio", reason: `warmup_steps is ${config.warmupSteps} and wins` });
+  }
+  if (parsed.doEval === false && config.doEval) {
+    const reason = `eval_strategy is ${config.evalStrategy} and wins, as in transformers`;
+    found.push({ key: "do_eval", reason });
   }
   if (given.has("evalSteps") && config.evalStrategy !== "steps") {
     const why = config.doEval ? `eval_strategy is ${config.evalStrategy}` : "do_eval is false";

@@ -45,7 +45,9 @@ export const trainFields = {
     .boolean()
     .nullable()
     .default(null)
-    .describe("Evaluate on the test split, at the end too. Default: true with an eval_strategy."),
+    .describe(
+      "Evaluate on the test split, at the end too. Always true with an eval_strategy other than no.",
+    ),
   evalStrategy: z
     .enum(["no", "steps", "epoch"])
     .nullable()

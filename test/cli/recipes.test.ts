@@ -122,7 +122,7 @@ test("tokenizer_name_or_path: another folder's tokenizer is used, and saved with
   const recipe = path.join(root, "configs", "quickstart.yaml");
   const words = [
     ...["train", recipe, "--model_name_or_path", bare, "--dataset_mixer", `{${data}: 1.0}`],
-    ...["--max_steps", "1", "--do_eval", "false", "--eval_on_start", "false"],
+    ...["--max_steps", "1", "--do_eval", "false", "--eval_strategy", "no"],
   ];
   const output = path.join(dir, "tokenized");
   const missing = run([...words, "--output_dir", output]);
@@ -158,7 +158,7 @@ process.stdin.resume().on("end", () => setTimeout(() => {
   const recipe = path.join(root, "configs", "quickstart.yaml");
   const words = [
     ...["train", recipe, "--dataset_mixer", `{${data}: 1.0}`, "--max_steps", "2"],
-    ...["--do_eval", "false", "--eval_on_start", "false", "--report_to", "wandb"],
+    ...["--do_eval", "false", "--eval_strategy", "no", "--report_to", "wandb"],
     ...["--output_dir", path.join(dir, "lingering")],
   ];
   linger(20_000);
@@ -175,7 +175,7 @@ process.stdin.resume().on("end", () => setTimeout(() => {
 test("save_steps below 1 is a share of the run", () => {
   const recipe = path.join(root, "configs", "quickstart.yaml");
   const words = ["--dataset_mixer", `{${data}: 1.0}`, "--max_steps", "2", "--do_eval", "false"];
-  const saves = ["--save_strategy", "steps", "--save_steps", "0.5", "--eval_on_start", "false"];
+  const saves = ["--save_strategy", "steps", "--save_steps", "0.5", "--eval_strategy", "no"];
   const output = path.join(dir, "shares");
   const { status, stderr } = run(["train", recipe, ...words, ...saves, "--output_dir", output]);
   assert.equal(status, 0, stderr);

@@ -90,7 +90,11 @@ test("evaluation follows from what the recipe gives", () => {
     ["eval_steps: 4", true, "steps", 4],
     ["eval_strategy: epoch", true, "epoch", 500],
     ["evaluation_strategy: steps\nlogging_steps: 5", true, "steps", 5],
-    ["evaluation_strategy: steps\ndo_eval: false", false, "no", 500],
+    ["evaluation_strategy: steps\ndo_eval: false", true, "steps", 500],
+    ["eval_strategy: epoch\ndo_eval: false", true, "epoch", 500],
+    ["eval_strategy: no\ndo_eval: false", false, "no", 500],
+    ["eval_steps: 4\ndo_eval: false", false, "no", 4],
+    ["eval_on_start: true\ndo_eval: false", false, "no", 500],
     ["eval_on_start: true", true, "no", 500],
   ];
   for (const [lines, doEval, strategy, steps] of cases) {
@@ -101,6 +105,13 @@ test("evaluation follows from what the recipe gives", () => {
       lines,
     );
   }
+  const off = loadRecipe(write(`${minimal}${lengths}eval_strategy: epoch\n`), [
+    "--do_eval",
+    "false",
+  ]);
+  assert.deepEqual(off.notices, [
+    "accepted, no effect: do_eval (eval_strategy is epoch and wins, as in transformers)",
+  ]);
 });
 
 test("save_dtype follows bf16 unless it is given", () => {
@@ -275,6 +286,10 @@ test("rules between keys", () => {
     [
       "do_eval: true\ndataset_splits: [train]",
       /^my-run\.yaml:5:17 {2}dataset_splits: evaluation needs a split whose name contains "test", received \[train\]; add one or set do_eval: false$/,
+    ],
+    [
+      "do_eval: false\neval_strategy: steps\ndataset_splits: [train]",
+      /^my-run\.yaml:6:17 {2}dataset_splits: evaluation needs .* add one or set do_eval: false and eval_strategy: "no"$/,
     ],
     [
       "dataset_splits: [test]",
