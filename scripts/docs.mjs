@@ -124,7 +124,8 @@ step then is, and how it becomes what it was. Other keys that ask for something 
 |---|---|
 | \`tensorboard\` | event files in \`logging_dir\`, by default \`output_dir/runs/<time>_<host>\` |
 | \`wandb\` | a run in \`project\`, through an installed wandb (the Python of its command on PATH, else \`python3\`), in a process of its own; event files too. Where wandb is not installed a notice says so when the run starts, and an offline run is written that \`wandb sync <folder>\` uploads from where it is; releases up to 0.29 also take the event files, with \`--sync-tensorboard\` |
-| \`all\` | \`tensorboard\`, and \`wandb\` where it is installed |
+| \`all\` | of what transformers' \`all\` may mean, what is written here: \`tensorboard\`, and \`wandb\` where it is installed |
+| \`mlflow\`, \`comet_ml\`, \`trackio\` and the others that transformers knows | nothing; a notice says that all metrics are in \`metrics.jsonl\` |
 | \`none\` | nothing more; the default |
 
 ## Keys of other trainers: accepted, no effect

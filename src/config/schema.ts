@@ -8,7 +8,7 @@ import {
 import { checkLossOptions, lossFields, lossKeysWithoutEffect } from "../loss/schema.js";
 import { checkSchedule, optimFields } from "../optim/schema.js";
 import { parallelFields } from "../parallel/schema.js";
-import { reportFields } from "../report/schema.js";
+import { reportersWithoutEffect, reportFields } from "../report/schema.js";
 import { checkTrainOptions, trainFields } from "../train/schema.js";
 import { modelFields } from "./model-schema.js";
 import { toRecipeKey } from "./names.js";
@@ -190,6 +190,10 @@ export function keysWithoutEffect(
   }
   if (config.greaterIsBetter !== null && !(rule && config.doEval) && !config.loadBestModelAtEnd) {
     found.push({ key: "greater_is_better", reason: "there is no metric to compare by" });
+  }
+  for (const name of reportersWithoutEffect(config.reportTo)) {
+    const reason = "metrics.jsonl has all metrics; besides it tensorboard and wandb are written";
+    found.push({ key: `report_to: ${name}`, reason });
   }
   if (given.has("saveSteps") && config.saveStrategy !== "steps") {
     found.push({ key: "save_steps", reason: `save_strategy is ${config.saveStrategy}` });

@@ -581,15 +581,32 @@ test("a loss that DPO has under the same name is said to be SimPO's, unless the 
 test("a reporter that is not known is refused with the names of those that are", () => {
   const named = 'expected one of "tensorboard", "wandb", "all", "none"';
   assert.equal(
-    refusal(`${minimal}report_to: [wandb, mlflow]\n`),
-    `my-run.yaml:4:20  report_to[1]: ${named}, received "mlflow"`,
+    refusal(`${minimal}report_to: [wandb, mlfow]\n`).replace(/, "azure_ml".*"trackio"/, ""),
+    `my-run.yaml:4:20  report_to[1]: ${named}, received "mlfow" (did you mean "mlflow"?)`,
   );
   assert.match(
-    refusal(`${minimal}report_to: mlflow\n`),
-    new RegExp(`report_to: ${named}.*received "mlflow"`),
+    refusal(`${minimal}report_to: graphite\n`),
+    new RegExp(`report_to: ${named}.*received "graphite"`),
   );
   for (const value of ["all", "wandb", "[tensorboard, wandb]", "[]", "null", "tensorboard,wandb"]) {
-    loadRecipe(write(`${minimal}report_to: ${value}\n`));
+    assert.deepEqual(loadRecipe(write(`${minimal}${lengths}report_to: ${value}\n`)).notices, []);
+  }
+});
+
+test("a reporter of transformers that is not written is named in the notice, not refused", () => {
+  const why = "(metrics.jsonl has all metrics; besides it tensorboard and wandb are written)";
+  for (const [value, named] of [
+    ["mlflow", "report_to: mlflow"],
+    ["[wandb, comet_ml, trackio]", "report_to: comet_ml, report_to: trackio"],
+  ]) {
+    const { notices } = loadRecipe(write(`${minimal}${lengths}report_to: ${value}\n`));
+    assert.deepEqual(notices, [`accepted, no effect: ${named} ${why}`]);
+  }
+  for (const value of [
+    ...["azure_ml", "clearml", "codecarbon", "dagshub", "dvclive", "flyte", "kubeflow"],
+    ...["neptune", "swanlab"],
+  ]) {
+    loadRecipe(write(minimal), ["--report_to", value]);
   }
 });
 

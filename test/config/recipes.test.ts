@@ -139,7 +139,7 @@ test("the schema for editors takes every recipe of configs/, and refuses what lo
     { learning_rat: 1 },
     { use_peft: true },
     { lr_scheduler_type: "polynomial" },
-    { report_to: "mlflow" },
+    { report_to: "mlfow" },
     { dataset_mixer: { a: 2 } },
     { lr_scheduler_kwargs: { min: 1 } },
   ]) {
@@ -148,6 +148,7 @@ test("the schema for editors takes every recipe of configs/, and refuses what lo
   for (const right of [
     { report_to: ["tensorboard", "wandb"] },
     { report_to: "all" },
+    { report_to: ["mlflow", "wandb"] },
     { evaluation_strategy: "no" },
     { dataset_name: "x" },
     { push_to_hub: true },

@@ -148,11 +148,11 @@ test("the folder of a run is named as transformers names it", () => {
 
 test("report_to: nothing is written where nothing is asked for", () => {
   const outputDir = fresh();
-  const none = (reportTo: "none" | null | []) =>
+  const none = (reportTo: "none" | null | [] | "mlflow") =>
     recipeReporters({ reportTo, loggingDir: null, project: "p", outputDir }, assert.fail, {}, () =>
       assert.fail("looked for wandb"),
     );
-  for (const reportTo of ["none", null, []] as const) {
+  for (const reportTo of ["none", null, [], "mlflow"] as const) {
     assert.deepEqual(none(reportTo as never), { reporters: [], notices: [] });
   }
 });
