@@ -231,7 +231,7 @@ export class Check {
         this.problem(locate([], "value"), refusal(value, known.reason));
       } else idle.push({ key, reason: known.reason });
     }
-    for (const { key, message } of config === undefined ? [] : crossCheck(config, this.given())) {
+    for (const { key, message } of config === undefined ? [] : crossCheck(config)) {
       this.problem(this.where(key, [], "value"), message);
     }
     if (config && accelerate) this.checkAgreement(accelerate, config);

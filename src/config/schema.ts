@@ -59,10 +59,21 @@ function strategyWins({ evalStrategy }: Pick<Parsed, "evalStrategy">): boolean {
   return evalStrategy !== null && evalStrategy !== "no";
 }
 
+/** True where max_prompt_length decides anything. */
+function cutsPrompts({ lossType, dataSemantics }: Parsed | Config): boolean {
+  return lossType !== "sft" && dataSemantics === "reference";
+}
+
+/** Whether the prompts that a recipe keeps fill the default of max_length; other trainers' defaults are longer. */
+function roomNeeded(config: Parsed | Config): boolean {
+  return cutsPrompts(config) && (config.maxPromptLength ?? 0) >= DEFAULT_MAX_LENGTH;
+}
+
 /** Fills in the defaults that depend on other keys, as Hugging Face's TrainingArguments does. */
 export function resolveDefaults(parsed: Parsed): Config {
   const evalStrategy = parsed.evalStrategy ?? (parsed.evalSteps === null ? "no" : "steps");
   const implied = evalStrategy !== "no" || parsed.evalOnStart;
+  const maxPromptLength = parsed.maxPromptLength ?? DEFAULT_MAX_PROMPT_LENGTH;
   const doEval = strategyWins(parsed) || (parsed.doEval ?? implied);
   return {
     ...parsed,
@@ -71,8 +82,8 @@ export function resolveDefaults(parsed: Parsed): Config {
     evalSteps: parsed.evalSteps ?? parsed.loggingSteps,
     saveDtype: parsed.saveDtype ?? (parsed.bf16 ? "bfloat16" : "float32"),
     resumeFromCheckpoint: parsed.resumeFromCheckpoint ?? false,
-    maxLength: parsed.maxLength ?? DEFAULT_MAX_LENGTH,
-    maxPromptLength: parsed.maxPromptLength ?? DEFAULT_MAX_PROMPT_LENGTH,
+    maxLength: parsed.maxLength ?? (roomNeeded(parsed) ? 2 * maxPromptLength : DEFAULT_MAX_LENGTH),
+    maxPromptLength,
   };
 }
 
@@ -82,13 +93,8 @@ export interface Remark {
   readonly message: string;
 }
 
-/** True where max_prompt_length decides anything. */
-function cutsPrompts({ lossType, dataSemantics }: Config): boolean {
-  return lossType !== "sft" && dataSemantics === "reference";
-}
-
 /** Rules between keys; each remark makes the recipe unusable. */
-export function crossCheck(config: Config, given: ReadonlySet<string>): Remark[] {
+export function crossCheck(config: Config): Remark[] {
   const remarks: Remark[] = [
     ...checkLossOptions(config),
     ...checkSchedule(config),
@@ -98,7 +104,7 @@ export function crossCheck(config: Config, given: ReadonlySet<string>): Remark[]
     remarks.push({
       key: "maxPromptLength",
       message:
-        `expected less than max_length (${config.maxLength}${given.has("maxLength") ? "" : ", the default"}), received ${config.maxPromptLength}: ` +
+        `expected less than max_length (${config.maxLength}), received ${config.maxPromptLength}: ` +
         "a pair cut to that would have no response token left to score",
     });
   }
@@ -129,6 +135,12 @@ const dataReasons = {
 
 /** What the user should know about lengths that the recipe leaves open; the reference warns too. */
 export function lengthNotices(config: Config, given: ReadonlySet<string>): string[] {
+  if (!given.has("maxLength") && roomNeeded(config)) {
+    return [
+      `max_length is not in the recipe and is ${config.maxLength}, twice max_prompt_length: the default, ` +
+        `${DEFAULT_MAX_LENGTH}, would leave no room for a response`,
+    ];
+  }
   const open = (["maxLength", "maxPromptLength"] as const)
     .filter((name) => !given.has(name) && (name === "maxLength" || cutsPrompts(config)))
     .map((name) => `${toRecipeKey(name)}: ${config[name]}`);

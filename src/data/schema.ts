@@ -25,7 +25,9 @@ export const dataFields = {
     .int()
     .positive()
     .nullish()
-    .describe(`Longest sequence in tokens, prompt and response together (${DEFAULT_MAX_LENGTH}).`),
+    .describe(
+      `Longest sequence in tokens, prompt and response together (${DEFAULT_MAX_LENGTH}; twice max_prompt_length where that leaves no room in it).`,
+    ),
   /** Tokens kept of a prompt whose pair is too long; `data_semantics: corrected` keeps as many as fit. */
   maxPromptLength: z
     .int()

@@ -62,6 +62,24 @@ test("a minimal recipe gets Hugging Face's defaults", () => {
   assert.deepEqual(loadRecipe(write(minimal + lengths)).notices, []);
 });
 
+test("max_length that is not given makes room for prompts as long as the default allows in all", () => {
+  const { config, notices } = loadRecipe(write(`${minimal}max_prompt_length: 512\n`));
+  assert.deepEqual([config.maxLength, config.maxPromptLength], [1024, 512]);
+  assert.deepEqual(notices, [
+    "max_length is not in the recipe and is 1024, twice max_prompt_length: the default, 512, would leave no room for a response",
+  ]);
+  const lengthOf = (lines: string) => loadRecipe(write(`${minimal}${lines}\n`)).config.maxLength;
+  assert.equal(lengthOf("max_prompt_length: 1800\nmax_length: null"), 3600);
+  assert.equal(lengthOf("max_prompt_length: 511"), 512);
+  // Where prompts are not cut to it, it says nothing about the whole.
+  assert.equal(lengthOf("max_prompt_length: 512\ndata_semantics: corrected"), 512);
+  assert.equal(lengthOf("max_prompt_length: 512\nloss_type: sft"), 512);
+  assert.match(
+    refusal(`${minimal}max_prompt_length: 512\nmax_length: 512\n`),
+    /max_prompt_length: expected less than max_length \(512\), received 512: a pair cut to that/,
+  );
+});
+
 test("the config is frozen through and through", () => {
   const { config } = loadRecipe(write(minimal));
   assert.ok(Object.isFrozen(config));
