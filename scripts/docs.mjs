@@ -101,10 +101,13 @@ simper-native train mistral-7b-base-simper.yaml --model_name_or_path models/zeph
   --dataset_mixer '{data/ultrafeedback: 1.0}' --accelerate_config deepspeed_zero3.yaml
 \`\`\`
 
-- SimPO's files do not name their loss: without \`loss_type\` it is SimPER; give \`--loss_type sigmoid\`.
+- SimPER's and SimPO's files have the same keys, \`beta\` and \`gamma_beta_ratio\` among them, and neither names its loss. Without
+  \`loss_type\` a recipe with a \`gamma_beta_ratio\` is for the loss that its run is named after: with "simpo" in \`hub_model_id\`, else in
+  \`run_name\`, else in the last folder of \`output_dir\`, it is \`sigmoid\`, and a notice says so; with "simper" there it is SimPER. Where no
+  name tells, it is SimPER, and a notice says that too.
 - A file with keys of next-token training only (\`max_seq_length\`, \`packing\` …) and no \`loss_type\` is \`sft\`.
-- DPO with its reference model is not supported. A DPO file that names no loss trains SimPER, and \`sigmoid\` and \`hinge\` are SimPO's; a
-  notice says so.
+- DPO with its reference model is not supported. A DPO file that names no loss trains SimPER, without its \`beta\`, and \`sigmoid\` and
+  \`hinge\` are SimPO's, with a \`gamma_beta_ratio\` of 0.25 where there is none; a notice says so.
 - \`dataset_mixture\` of newer files is not read: give \`--dataset_mixer\`.
 
 ## \`--accelerate_config file.yaml\`

@@ -14,7 +14,14 @@ import {
   recipeSchema,
   resolveDefaults,
 } from "./schema.js";
-import { mixerOf, nullIsUnset, sftOnlyKeys, synonyms, translations } from "./translate.js";
+import {
+  lossByName,
+  mixerOf,
+  nullIsUnset,
+  sftOnlyKeys,
+  synonyms,
+  translations,
+} from "./translate.js";
 import type { Place } from "./yaml.js";
 
 /** A recipe that holds: its config, and sentences for the user to see once. */
@@ -154,6 +161,26 @@ export class Check {
     }
   }
 
+  /** Without loss_type, gamma_beta_ratio is for the loss that the run is named after; returns what to say of it. */
+  private takeLossByName(): string | undefined {
+    if (
+      this.values.has("lossType") ||
+      (this.values.get("gammaBetaRatio")?.value ?? null) === null
+    ) {
+      return undefined;
+    }
+    const named = lossByName({
+      hub_model_id: this.foreign.get("hub_model_id")?.value,
+      run_name: this.values.get("runName")?.value,
+      output_dir: this.values.get("outputDir")?.value,
+    });
+    if (named === undefined) return undefined;
+    const { lossType, because } = named;
+    this.values.set("lossType", { value: lossType, locate: () => ({ label: "loss_type" }) });
+    if (lossType === "SimPER") return undefined;
+    return `loss_type is not given and is sigmoid, SimPO's: there is a gamma_beta_ratio, and ${because}`;
+  }
+
   /** The precision of an accelerate file holds where the recipe says nothing; what both say has to agree. */
   private takePrecision(file: AccelerateConfig): void {
     const where = { label: file.label("mixed_precision") };
@@ -212,6 +239,7 @@ export class Check {
     if (meansSft) {
       this.values.set("lossType", { value: "sft", locate: () => ({ label: "loss_type" }) });
     }
+    const meansSimpo = this.takeLossByName();
     this.readAsMeant();
     const raw = Object.fromEntries([...this.values].map(([name, { value }]) => [name, value]));
     const parsed = recipeSchema.safeParse(raw);
@@ -241,6 +269,7 @@ export class Check {
     const notices = [...lengthNotices(config, given), ...lossNotices(config, given)];
     if (meansSft)
       notices.push(`loss_type is not given and is sft: only such recipes have ${sftKey}`);
+    if (meansSimpo !== undefined) notices.push(meansSimpo);
     if (idle.length > 0) notices.push(noEffectNotice(idle));
     notices.push(...sharding);
     if (accelerate) notices.push(...accelerateNotices(accelerate, config, processes));

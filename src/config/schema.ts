@@ -147,13 +147,25 @@ export function lengthNotices(config: Config, given: ReadonlySet<string>): strin
   return open.length > 0 ? [`not in the recipe, so the default is used: ${open.join(", ")}`] : [];
 }
 
-/** DPO's losses have the names of SimPO's: recipes for either look alike but for gamma_beta_ratio. */
+/** Keys that tell of another loss than SimPER where no loss_type is given: they get a notice of their own. */
+const ofOtherLosses = ["beta", "gammaBetaRatio"] as const;
+
+/** What a recipe for another loss would otherwise be trained with unawares: DPO's have names and keys of SimPO's. */
 export function lossNotices(config: Config, given: ReadonlySet<string>): string[] {
-  const simpo = config.lossType === "sigmoid" || config.lossType === "hinge";
-  if (!simpo || given.has("gammaBetaRatio")) return [];
+  const { lossType, gammaBetaRatio } = config;
+  if ((lossType === "sigmoid" || lossType === "hinge") && !given.has("gammaBetaRatio")) {
+    return [
+      `loss_type: ${lossType} is SimPO's loss, with gamma_beta_ratio ${gammaBetaRatio} (the default); ` +
+        "DPO's of that name needs a reference model and is not supported",
+    ];
+  }
+  const unread = ofOtherLosses.filter((name) => given.has(name)).map(toRecipeKey);
+  if (given.has("lossType") || unread.length === 0) return [];
+  const theirs = given.has("gammaBetaRatio")
+    ? "SimPO's is loss_type: sigmoid"
+    : "DPO, which has one, needs a reference model and is not supported";
   return [
-    `loss_type: ${config.lossType} is SimPO's loss, on mean log-probabilities without a reference model ` +
-      `(gamma_beta_ratio: ${config.gammaBetaRatio}); DPO's of that name is not supported`,
+    `loss_type is not given, so SimPER is trained, which has no ${unread.join(" and no ")}; ${theirs}`,
   ];
 }
 
@@ -164,11 +176,10 @@ export function keysWithoutEffect(
   given: ReadonlySet<string>,
 ): { key: string; reason: string }[] {
   const found: { key: string; reason: string }[] = [];
-  for (const name of lossKeysWithoutEffect[config.lossType].filter((key) => given.has(key))) {
-    const open = given.has("lossType")
-      ? ""
-      : "; loss_type is not given: SimPO's is sigmoid, DPO's is not supported";
-    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it${open}` });
+  const told: readonly string[] = given.has("lossType") ? [] : ofOtherLosses;
+  for (const name of lossKeysWithoutEffect[config.lossType]) {
+    if (!given.has(name) || told.includes(name)) continue;
+    found.push({ key: toRecipeKey(name), reason: `${config.lossType} does not use it` });
   }
   for (const name of dataKeysWithoutEffect.filter((key) => (config[key] ?? null) !== null)) {
     found.push({ key: toRecipeKey(name), reason: dataReasons[name] });

@@ -1,3 +1,4 @@
+import path from "node:path";
 import type { RecipeInput } from "./schema.js";
 
 /**
@@ -38,6 +39,25 @@ export const nullIsUnset: ReadonlySet<string> = new Set(["outputDir"]);
 export const synonyms: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   lossType: { nll: "sft", chunked_nll: "sft" },
 };
+
+/**
+ * Which of two losses a recipe is for that names none. SimPER's published files and SimPO's have the same keys, down
+ * to a gamma_beta_ratio that SimPER does not read: they differ in what the run is called, here in the order of trust.
+ */
+export function lossByName(
+  names: Readonly<Record<"hub_model_id" | "run_name" | "output_dir", unknown>>,
+): { readonly lossType: "SimPER" | "sigmoid"; readonly because: string } | undefined {
+  const { hub_model_id, run_name, output_dir } = names;
+  // The folders above the last one say where runs are kept, not which one this is.
+  const folder = typeof output_dir === "string" ? path.basename(output_dir) : undefined;
+  for (const [key, name] of Object.entries({ hub_model_id, run_name, output_dir: folder })) {
+    if (typeof name !== "string") continue;
+    const simper = /simper/i.test(name);
+    if (simper === /simpo/i.test(name)) continue;
+    return { lossType: simper ? "SimPER" : "sigmoid", because: `${key} is ${name}` };
+  }
+  return undefined;
+}
 
 /** Keys that only recipes of next-token training have: with one of them and no loss_type, that is meant. */
 export const sftOnlyKeys = [

@@ -360,16 +360,13 @@ test("a recipe that cannot be read is refused with a reason", () => {
 test("keys that change nothing are accepted and named in one notice", () => {
   const { notices } = loadRecipe(
     write(
-      `${minimal}${lengths}beta: 2.0\ngamma_beta_ratio: 0.5\nattn_implementation: sdpa\nuse_peft: "no"\ntorch_dtype: null\npush_to_hub: false\n`,
+      `${minimal}${lengths}loss_type: SimPER\nbeta: 2.0\ngamma_beta_ratio: 0.5\nattn_implementation: sdpa\nuse_peft: "no"\ntorch_dtype: null\npush_to_hub: false\n`,
     ),
     ["--hub_model_id", "x"],
   );
   assert.equal(notices.length, 1);
   assert.match(notices[0]!, /^accepted, no effect: /);
-  assert.match(
-    notices[0]!,
-    /beta, gamma_beta_ratio \(SimPER does not use it; loss_type is not given: SimPO's is sigmoid, DPO's is not supported\)/,
-  );
+  assert.match(notices[0]!, /beta, gamma_beta_ratio \(SimPER does not use it\)/);
   assert.match(notices[0]!, /attn_implementation \(/);
   assert.match(notices[0]!, /hub_model_id \(nothing is uploaded\)/);
   assert.doesNotMatch(notices[0]!, /use_peft|torch_dtype|push_to_hub/);
@@ -586,12 +583,59 @@ test("a recipe with keys of next-token training only is read as one, and says so
   assert.deepEqual(given.notices, []);
 });
 
+test("a recipe with gamma_beta_ratio and no loss_type is for the loss that its run is named after", () => {
+  // What the published files of SimPER and SimPO have in common.
+  const both = `${minimal}${lengths}beta: 2.0\ngamma_beta_ratio: 0.5\n`;
+  const read = (lines: string, words: string[] = []) => {
+    const { config, notices } = loadRecipe(write(both + lines), words);
+    return [config.lossType, ...notices.map((notice) => notice.replace(/; hub_model_id \(.*/, ""))];
+  };
+  const hub = (name: string) =>
+    `hub_model_id: ${name}-exps\noutput_dir: outputs/m-${name}\nrun_name: m-${name}\n`;
+  const unread = "accepted, no effect: beta, gamma_beta_ratio (SimPER does not use it)";
+  const uploads = "accepted, no effect: hub_model_id (nothing is uploaded)";
+  const simpo = (because: string) =>
+    `loss_type is not given and is sigmoid, SimPO's: there is a gamma_beta_ratio, and ${because}`;
+  assert.deepEqual(read(hub("simpo")), ["sigmoid", simpo("hub_model_id is simpo-exps"), uploads]);
+  assert.equal(read(hub("simper"))[0], "SimPER");
+  assert.deepEqual(read("run_name: m-simper\n"), ["SimPER", unread]);
+  // A folder that all runs lie in, and what is set for one run, do not change what the file is for.
+  const words = ["--output_dir", "/home/me/simper-native/runs"];
+  assert.equal(read(hub("simpo"), words)[0], "sigmoid");
+  assert.equal(read(hub("simper"), ["--run_name", "against-simpo"])[0], "SimPER");
+  const folder = "output_dir: /home/me/simper/m-SimPO\n";
+  assert.deepEqual(read(folder), ["sigmoid", simpo("output_dir is m-SimPO")]);
+  // A name that says both or neither does not decide; the default stays, said on a line of its own.
+  const open =
+    "loss_type is not given, so SimPER is trained, which has no beta and no gamma_beta_ratio; SimPO's is loss_type: sigmoid";
+  assert.deepEqual(read("run_name: simpo-or-simper\n"), ["SimPER", open]);
+  assert.deepEqual(read(""), ["SimPER", open]);
+  assert.deepEqual(read("loss_type: SimPER\nrun_name: simpo\n"), ["SimPER", unread]);
+  const alone = loadRecipe(write(`${minimal}${lengths}run_name: simpo\n`));
+  assert.deepEqual([alone.config.lossType, alone.notices], ["SimPER", []]);
+});
+
+test("a DPO recipe that names no loss trains SimPER, said on a line of its own", () => {
+  const dpo = loadRecipe(write(`${minimal}${lengths}beta: 0.05\nhub_model_id: zephyr-7b-dpo\n`));
+  assert.equal(dpo.config.lossType, "SimPER");
+  assert.deepEqual(dpo.notices, [
+    "loss_type is not given, so SimPER is trained, which has no beta; DPO, which has one, needs a reference model " +
+      "and is not supported",
+    "accepted, no effect: hub_model_id (nothing is uploaded)",
+  ]);
+  const sft = loadRecipe(write(`${minimal}max_seq_length: 128\npacking: false\nbeta: 0.1\n`));
+  assert.equal(sft.config.lossType, "sft");
+  assert.doesNotMatch(sft.notices.join("\n"), /SimPER|SimPO|DPO/);
+});
+
 test("a loss that DPO has under the same name is said to be SimPO's, unless the recipe is", () => {
-  const dpo = loadRecipe(write(`${minimal}${lengths}loss_type: sigmoid\nbeta: 0.01\n`));
-  assert.match(
-    dpo.notices[0]!,
-    /^loss_type: sigmoid is SimPO's loss, .* DPO's of that name is not supported$/,
-  );
+  for (const lossType of ["sigmoid", "hinge"]) {
+    const dpo = loadRecipe(write(`${minimal}${lengths}loss_type: ${lossType}\nbeta: 0.01\n`));
+    assert.deepEqual(dpo.notices, [
+      `loss_type: ${lossType} is SimPO's loss, with gamma_beta_ratio 0.25 (the default); DPO's of that name needs a ` +
+        "reference model and is not supported",
+    ]);
+  }
   const simpo = write(`${minimal}${lengths}loss_type: sigmoid\nbeta: 2\ngamma_beta_ratio: 0.5\n`);
   assert.deepEqual(loadRecipe(simpo).notices, []);
 });
