@@ -31,7 +31,8 @@ export async function loadChatTemplate(
   override?: TemplateSource,
 ): Promise<ChatTemplate> {
   const own = override === undefined ? await modelTemplate(modelDir) : undefined;
-  const { source, origin } = override ?? own ?? DEFAULT_TEMPLATE;
+  const chosen = override ?? own ?? DEFAULT_TEMPLATE;
+  const { source, origin } = chosen;
   let run: (variables: Record<string, unknown>) => string;
   try {
     run = compileTemplate(source);
@@ -45,8 +46,7 @@ export async function loadChatTemplate(
     );
   }
   return {
-    source,
-    origin,
+    ...chosen,
     isDefault: origin === DEFAULT_TEMPLATE.origin,
     isModels: own !== undefined,
     render(messages, where, options = {}) {
@@ -70,13 +70,16 @@ export async function loadChatTemplate(
 }
 
 /**
- * True when the reference would start this conversation with an empty system message: it has none, and
- * the template's text speaks of system messages. [alignment-handbook, `maybe_insert_system_message`]
+ * True when this conversation is to start with an empty system message: it has none, and the template's text speaks
+ * of system messages. The reference looks for the words in `tokenizer.chat_template`, and where that is a list of
+ * named templates it so finds none but their names. [alignment-handbook, `maybe_insert_system_message`]
  */
 export function wantsEmptySystemMessage(
-  template: ChatTemplate,
+  { source, names }: ChatTemplate,
   messages: readonly Message[],
+  semantics: "reference" | "corrected",
 ): boolean {
   if (messages[0]?.role === "system") return false;
-  return template.source.includes("system") || template.source.includes("<|im_start|>");
+  const searched = semantics === "reference" ? (names ?? source) : source;
+  return searched.includes("system") || searched.includes("<|im_start|>");
 }

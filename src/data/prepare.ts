@@ -213,7 +213,8 @@ export function createPreparer(
       } else {
         const chat = await template();
         const insert =
-          config.autoInsertEmptySystemMsg && wantsEmptySystemMessage(chat, row.messages);
+          config.autoInsertEmptySystemMsg &&
+          wantsEmptySystemMessage(chat, row.messages, "reference");
         text = chat.render(
           insert ? [{ role: "system", content: "" }, ...row.messages] : row.messages,
           `${row.where}: messages`,

@@ -15,9 +15,12 @@ export interface RenderOptions {
   readonly insertSystem: boolean;
 }
 
-function promptTurns(row: ConversationPair, options: RenderOptions): readonly Message[] {
-  const { template, insertSystem } = options;
-  return insertSystem && wantsEmptySystemMessage(template, row.prompt)
+function promptTurns(
+  row: ConversationPair,
+  { template, insertSystem }: RenderOptions,
+  semantics: "reference" | "corrected",
+): readonly Message[] {
+  return insertSystem && wantsEmptySystemMessage(template, row.prompt, semantics)
     ? [{ role: "system", content: "" }, ...row.prompt]
     : row.prompt;
 }
@@ -34,7 +37,7 @@ export function renderReference(row: ConversationPair, options: RenderOptions): 
     return bos !== undefined && text.startsWith(bos) ? text.slice(bos.length) : text;
   };
   return {
-    prompt: template.render(promptTurns(row, options), `${row.where}: prompt`),
+    prompt: template.render(promptTurns(row, options, "reference"), `${row.where}: prompt`),
     chosen: response("chosen"),
     rejected: response("rejected"),
   };
@@ -65,7 +68,7 @@ export function endAtEos(text: string, eos: string | undefined): string {
  * system message that moves.
  */
 export function renderCorrected(row: ConversationPair, options: RenderOptions): CorrectedTexts {
-  const turns = promptTurns(row, options);
+  const turns = promptTurns(row, options, "corrected");
   const asGiven = (): CorrectedTexts =>
     insteadOf(
       () => renderWhole(row, row.prompt, options),

@@ -7,6 +7,8 @@ import { readJsonObject, type Tokenizer } from "./tokenizer.js";
 export interface TemplateSource {
   readonly source: string;
   readonly origin: string;
+  /** The names in a list of named templates of which this is one. */
+  readonly names?: readonly string[];
 }
 
 /**
@@ -63,10 +65,10 @@ export function isMistralPath(name: string): boolean {
   return name.toLowerCase().includes("mistral");
 }
 
-/** The text of `chat_template` in tokenizer_config.json: a string, or a list of named templates. */
-function fromConfig(value: unknown, file: string): string | undefined {
+/** `chat_template` in tokenizer_config.json: a string, or a list of named templates. */
+function fromConfig(value: unknown, file: string): TemplateSource | undefined {
   if (value === undefined || value === null) return undefined;
-  if (typeof value === "string") return value;
+  if (typeof value === "string") return { source: value, origin: file };
   if (Array.isArray(value)) {
     const named = new Map<string, string>();
     for (const entry of value as unknown[]) {
@@ -75,7 +77,7 @@ function fromConfig(value: unknown, file: string): string | undefined {
       if (typeof name === "string" && typeof template === "string") named.set(name, template);
     }
     const found = named.get("default");
-    if (found !== undefined) return found;
+    if (found !== undefined) return { source: found, origin: file, names: [...named.keys()] };
     throw new DataError(
       `${file}: expected a chat template named "default", found ${[...named.keys()].map((n) => `"${n}"`).join(", ") || "none"}`,
       { hint: "set chat_template in the recipe to the template to use" },
@@ -98,8 +100,7 @@ export async function modelTemplate(modelDir: string): Promise<TemplateSource | 
   }
   const configFile = path.join(modelDir, "tokenizer_config.json");
   const config = await readJsonObject(configFile);
-  const source = fromConfig(config?.chat_template, configFile);
-  return source === undefined ? undefined : { source, origin: configFile };
+  return fromConfig(config?.chat_template, configFile);
 }
 
 /**

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { loadChatTemplate } from "#src/data/chat.js";
+import { loadChatTemplate, wantsEmptySystemMessage } from "#src/data/chat.js";
 import { compileTemplate, pythonStrip, strftime } from "#src/data/jinja-shim.js";
 import { createPreparer } from "#src/data/prepare.js";
 import { readPreferenceRow, readSftRow } from "#src/data/rows.js";
@@ -44,6 +44,28 @@ test("chat: the empty system message goes to the prompt only, and only where the
     rejected: [...hi, ...yo],
   });
   assert.equal(own.prompt, "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n");
+});
+
+test("chat: of a list of named templates the reference searches the names for system messages, not the text", async (t) => {
+  const text = "{% for m in messages %}{{ m.role[0] ~ ':' ~ m.content ~ ';' }}{% endfor %}";
+  const speaks = `${text}{# system #}`;
+  const folder = async (...named: [name: string, template: string][]) => {
+    const chat_template = named.map(([name, template]) => ({ name, template }));
+    return folderOf(t, { "tokenizer_config.json": JSON.stringify({ chat_template }) });
+  };
+  for (const [where, reference, corrected] of [
+    [await folder(["default", speaks]), false, true],
+    [await folder(["tool_use", speaks], ["default", text]), false, false],
+    [await folder(["system", "x"], ["default", text]), true, false],
+    [await folder(["systems", "x"], ["default", text]), false, false],
+    [await folderOf(t, { "chat_template.jinja": speaks }), true, true],
+  ] as const) {
+    const template = await loadChatTemplate(where, {});
+    assert.equal(wantsEmptySystemMessage(template, hi, "reference"), reference);
+    assert.equal(wantsEmptySystemMessage(template, hi, "corrected"), corrected);
+    const opened = [{ role: "system", content: "S" }, ...hi];
+    assert.equal(wantsEmptySystemMessage(template, opened, "reference"), false);
+  }
 });
 
 test("chat: the responses are the last turns, the prompt is chosen's", async () => {
