@@ -12,7 +12,7 @@ export interface Curve {
   readonly change_norm: number;
   readonly change_norms: Readonly<Record<string, number>>;
   /** Where the changes are in expected.safetensors, the value of one unit of each tensor. */
-  readonly scales?: Readonly<Record<string, number>>;
+  readonly scales: Readonly<Record<string, number>>;
 }
 
 /** `expected.json` of a family: test/fixtures/model/README.md. */

@@ -17,7 +17,7 @@ import { fixture } from "../support/paths.js";
 import { readTensors, runCli, runRecipe, temporaryFolder, trajectory } from "../train/support.js";
 import { makeTinyModel } from "./tiny.js";
 
-const families = ["llama31-tied", "mistral", "qwen2", "qwen3", "smollm2"] as const;
+const families = ["llama2", "llama31-tied", "mistral", "qwen2", "qwen3", "smollm2"] as const;
 const modelOf = (name: string) => fixture("model", "families", name);
 const readFields = (dir: string) =>
   JSON.parse(readFileSync(path.join(dir, "config.json"), "utf8")) as Record<string, unknown>;

@@ -23,12 +23,11 @@ for (const family of families) {
         const recipe = curveRecipe(family, curve, model, changes);
         const { steps } = await runRecipe({ ...recipe, outputDir });
         checkSteps(steps, curve);
-        const units = curve.scales ? await readTensors(family.tensors) : undefined;
-        const wanted = (tensor: string) => {
-          const scale = curve.scales![tensor]!;
-          return units!.get(`${name}.${tensor}`)!.values.map((unit) => unit * scale);
-        };
-        await checkWeights(model, outputDir, curve, units ? wanted : undefined);
+        const units = await readTensors(family.tensors);
+        await checkWeights(model, outputDir, curve, (tensor) => {
+          const scale = curve.scales[tensor]!;
+          return units.get(`${name}.${tensor}`)!.values.map((unit) => unit * scale);
+        });
       });
     }
   }
@@ -52,12 +51,12 @@ function checkSteps(steps: readonly MetricRecord[], curve: Curve): void {
   }
 }
 
-/** `wanted`: the change of a tensor; without it only its norm is known. */
+/** `wanted`: the change of a tensor. */
 async function checkWeights(
   model: string,
   outputDir: string,
   curve: Curve,
-  wanted: ((tensor: string) => Float32Array) | undefined,
+  wanted: (tensor: string) => Float32Array,
 ): Promise<void> {
   const before = await readTensors(model);
   const after = await readTensors(outputDir);
@@ -69,8 +68,8 @@ async function checkWeights(
     const found = Math.hypot(...changes);
     // Least exact are the biases of k: softmax hardly sees them, and Adam makes rounding as large as the rest.
     assert.ok(Math.abs(found - norm) <= 2e-3 * norm, `${tensor}: moved by ${found}, not ${norm}`);
-    const expected = wanted?.(tensor);
-    if (expected) total += Math.hypot(...changes.map((d, i) => d - expected[i]!)) ** 2;
+    const expected = wanted(tensor);
+    total += Math.hypot(...changes.map((d, i) => d - expected[i]!)) ** 2;
   }
   // The promise is 5e-3; measured 4e-5. The least of the mistakes in the fixture's table moves them by 2e-2.
   const error = Math.sqrt(total) / curve.change_norm;
