@@ -59,7 +59,7 @@ function isExecutable(file: string): boolean {
   }
 }
 
-/** `#!/opt/venv/bin/python3` at the top of a script. */
+/** The program that `#!` names at the top of a script. */
 function interpreterOf(script: string): string | undefined {
   const head = Buffer.alloc(256);
   const handle = openSync(script, "r");
