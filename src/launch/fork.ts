@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { constants } from "node:os";
-import type { Environment } from "../parallel/ranks.js";
+import { type Environment, rankTimeout } from "../parallel/ranks.js";
 import type { RankOutput } from "./output.js";
 import { endSessions, send } from "./processes.js";
 import { exitCodeOf, isOwnExit, type RankEnd, type Running, signalText } from "./running.js";
@@ -26,12 +26,13 @@ export interface ForkOptions {
 
 /** How long the others may take to end when one has failed: they notice after SIMPER_RANK_TIMEOUT at the latest. */
 function failureGraceMs(env: Environment): number {
-  return 1500 * (Number(env.SIMPER_RANK_TIMEOUT) || 60);
+  return 1500 * rankTimeout(env);
 }
 
 /** Starts a process per rank with the variables that torchrun sets. */
 export function startForked(options: ForkOptions): Running {
   const { command, nproc, node, stdout, stderr } = options;
+  const graceMs = failureGraceMs(options.env);
   const ranks = Array.from({ length: nproc }, (_, local) => {
     const rank = node * nproc + local;
     const child = spawn(command[0]!, command.slice(1), {
@@ -46,7 +47,7 @@ export function startForked(options: ForkOptions): Running {
   const children = ranks.map(({ child }) => child);
   const pids = children.flatMap(({ pid }) => pid ?? []);
   const first = firstFailure(ranks, () => {
-    const late = setTimeout(() => void endSessions(pids, 0), failureGraceMs(options.env));
+    const late = setTimeout(() => void endSessions(pids, 0), graceMs);
     void allEnded(children).then(() => clearTimeout(late));
   });
   return {

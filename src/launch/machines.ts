@@ -6,6 +6,7 @@ import { CommError, ConfigError } from "../errors.js";
 import type { ProcessGroup } from "../parallel/group.js";
 import { Hub } from "../parallel/hub.js";
 import { Member } from "../parallel/member.js";
+import { rankTimeout } from "../parallel/ranks.js";
 import type { LaunchRequest } from "./request.js";
 
 /** The machines of a run. */
@@ -31,9 +32,6 @@ export interface Meeting {
   readonly offers: readonly Offer[];
 }
 
-/** Without a sign of life of a launcher, unless SIMPER_RANK_TIMEOUT says otherwise. */
-const SILENCE_S = 60;
-
 /**
  * Meets the launchers of the other machines: machine 0 listens at `machines.address:port`, and all prove that they
  * have the same secret.
@@ -49,7 +47,7 @@ export async function meetMachines(
 ): Promise<Meeting> {
   const { index, count, address, port, token } = machines;
   const place = { rank: index, size: count, localRank: 0, localSize: 1 };
-  const silence = Number(process.env.SIMPER_RANK_TIMEOUT) || SILENCE_S;
+  const silence = rankTimeout(process.env);
   // A launcher waits in one call for as long as the run takes.
   const limits = { connect: timeoutSeconds, silence, call: Number.POSITIVE_INFINITY };
   try {

@@ -1,5 +1,5 @@
 import { ConfigError } from "../errors.js";
-import { type Environment, MEETING_HINT, type Ranks } from "../parallel/ranks.js";
+import { type Environment, MIN_TOKEN_LENGTH, meetingOf, type Ranks } from "../parallel/ranks.js";
 
 /** The options of `train` that ask for processes, as they stand on the command line. */
 export interface LaunchFlags {
@@ -84,8 +84,6 @@ export function launchRequest(
   return { nproc, machines: { count: nnodes, index, address, port, token } };
 }
 
-const MIN_TOKEN_LENGTH = 16;
-
 /**
  * What processes with torchrun's variables do where they compute on CPUs: MPI has to start its ranks itself, so each
  * becomes the launcher of the one that it would have been.
@@ -93,19 +91,10 @@ const MIN_TOKEN_LENGTH = 16;
  * @returns undefined for processes of other launchers
  * @throws ConfigError where the variables do not say how they meet
  */
-export function torchrunRequest({
-  launcher,
-  rank,
-  size,
-  master,
-  token,
-}: Ranks): LaunchRequest | undefined {
+export function torchrunRequest(ranks: Ranks): LaunchRequest | undefined {
+  const { launcher, rank, size } = ranks;
   if (launcher !== "torchrun" || size === 1) return undefined;
-  if (master === undefined || token === undefined) {
-    const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
-    throw new ConfigError(`rank ${rank} of ${size}: ${missing} not set`, { hint: MEETING_HINT });
-  }
-  return { nproc: 1, machines: { count: size, index: rank, ...master, token } };
+  return { nproc: 1, machines: { count: size, index: rank, ...meetingOf(ranks) } };
 }
 
 const TORCHRUN =

@@ -27,10 +27,6 @@ export interface Ranks {
   readonly token?: string;
 }
 
-/** What to do where processes do not know how to meet. */
-export const MEETING_HINT =
-  "every process needs the same MASTER_ADDR, MASTER_PORT and SIMPER_RUN_TOKEN=$(openssl rand -hex 16); --nproc sets them";
-
 /** Variables of a process, such as `process.env`. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -53,6 +49,29 @@ export function ranksFromEnvironment(env: Environment): Ranks {
   const master = masterOf(env) ?? found.master;
   const token = tokenOf(env);
   return { ...found, ...(master && { master }), ...(token !== undefined && { token }) };
+}
+
+/** Where the processes of a run meet, and their secret. @throws ConfigError when the environment does not say. */
+export function meetingOf({ rank, size, master, token }: Ranks): Address & { token: string } {
+  if (master !== undefined && token !== undefined) return { ...master, token };
+  const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
+  throw new ConfigError(`rank ${rank} of ${size}: ${missing} not set`, {
+    hint: "every process needs the same MASTER_ADDR, MASTER_PORT and SIMPER_RUN_TOKEN=$(openssl rand -hex 16); --nproc sets them",
+  });
+}
+
+/** Seconds without a sign of life after which a process counts as hung, unless SIMPER_RANK_TIMEOUT says otherwise. */
+const RANK_TIMEOUT = 60;
+
+/** SIMPER_RANK_TIMEOUT, in seconds. @throws ConfigError when it is no number above 0 */
+export function rankTimeout(env: Environment): number {
+  const text = env.SIMPER_RANK_TIMEOUT;
+  if (text === undefined || text === "") return RANK_TIMEOUT;
+  const seconds = Number(text);
+  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
+  throw new ConfigError(
+    `SIMPER_RANK_TIMEOUT is ${JSON.stringify(text)}: expected a number of seconds above 0`,
+  );
 }
 
 /** Set by mpirun for each process, before MPI is initialised. */
@@ -184,7 +203,8 @@ function masterOf(env: Environment): Address | undefined {
   return { address, port: taken ? number + 1 : number };
 }
 
-const MIN_TOKEN_LENGTH = 16;
+/** Characters of a run's secret, at least. */
+export const MIN_TOKEN_LENGTH = 16;
 
 function tokenOf(env: Environment): string | undefined {
   const token = env.SIMPER_RUN_TOKEN;

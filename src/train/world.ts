@@ -11,7 +11,7 @@ import {
 import type { ProcessGroup } from "../parallel/group.js";
 import { Hub, ownAddresses } from "../parallel/hub.js";
 import { Member } from "../parallel/member.js";
-import { MEETING_HINT, type Ranks } from "../parallel/ranks.js";
+import { meetingOf, type Ranks, rankTimeout } from "../parallel/ranks.js";
 import type { GroupLimits } from "../parallel/tcp-group.js";
 
 /** The other processes of a run, and what connects this one with them. */
@@ -24,8 +24,6 @@ export interface World {
   readonly stream: Stream;
 }
 
-/** Seconds without a sign of life after which a rank counts as hung, unless SIMPER_RANK_TIMEOUT says otherwise. */
-const RANK_TIMEOUT = 60;
 /** Ranks that a launcher starts together have so many times that long to meet. */
 const MEETING_TIMES = 5;
 /** How long a failed process may take to put its things away, in milliseconds: then it is killed. */
@@ -235,19 +233,13 @@ async function meetOverNccl(ranks: Ranks, stream: Stream, limits: GroupLimits): 
 }
 
 async function meetForNccl(ranks: Ranks, bounds: GroupLimits): Promise<ProcessGroup> {
-  const { rank, launcher, master, token } = ranks;
+  const { rank, launcher, master } = ranks;
   const limits = launcher === "torchrun" ? { ...bounds, connect: bounds.call } : bounds;
-  if (master !== undefined && token !== undefined) {
-    const { address, port } = master;
-    return rank === 0
-      ? Hub.open(ranks, token, port, limits)
-      : Member.join(ranks, token, { addresses: [address], port }, limits);
-  }
   if (launcher === "openmpi" && master === undefined) return meetByMpirun(ranks, limits);
-  const missing = master === undefined ? "MASTER_ADDR and MASTER_PORT" : "SIMPER_RUN_TOKEN";
-  throw new ConfigError(`rank ${rank} of ${ranks.size}: ${missing} not set`, {
-    hint: MEETING_HINT,
-  });
+  const { address, port, token } = meetingOf(ranks);
+  return rank === 0
+    ? Hub.open(ranks, token, port, limits)
+    : Member.join(ranks, token, { addresses: [address], port }, limits);
 }
 
 /** MPI carries one message and rests: tensors go by NCCL. */
@@ -278,17 +270,6 @@ function abortOnFailure({ comm, group }: World): void {
   };
   if (group.failure.aborted) abort();
   else group.failure.addEventListener("abort", abort, { once: true });
-}
-
-/** SIMPER_RANK_TIMEOUT, in seconds. @throws ConfigError when it is no number above 0 */
-function rankTimeout(env: Readonly<Record<string, string | undefined>>): number {
-  const text = env.SIMPER_RANK_TIMEOUT;
-  if (text === undefined || text === "") return RANK_TIMEOUT;
-  const seconds = Number(text);
-  if (seconds > 0 && Number.isFinite(seconds)) return seconds;
-  throw new ConfigError(
-    `SIMPER_RANK_TIMEOUT is ${JSON.stringify(text)}: expected a number of seconds above 0`,
-  );
 }
 
 async function aborted(signal: AbortSignal, ms: number): Promise<void> {
