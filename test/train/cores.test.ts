@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { test } from "node:test";
@@ -35,12 +35,24 @@ test("cores: a quota is shared, another machine's ranks take nothing", () => {
   assert.equal(threadsOf(1, [here, { ...here, cores: "" }]), 2); // nothing is known of its cores
 });
 
-test("cores: a device's streams take the threads that it is told", () => {
+test("cores: a device's streams take the threads that it is told", async () => {
+  const threads = () => readdirSync("/proc/self/task").length;
   const device = openDevice("cpu");
+  const arena = device.arena(1 << 24, "test");
   try {
-    device.limitThreads(1);
+    const x = arena.tensor("f32", [1 << 22]); // enough work for any number of threads
+    for (const told of [1, 2, 5]) {
+      device.limitThreads(told);
+      const before = threads();
+      const stream = device.stream({ synchronous: false });
+      stream.fill(x, told);
+      await stream.done();
+      assert.equal(threads() - before, told); // its worker, which is one of them, and the others
+      stream.dispose();
+    }
     assert.throws(() => device.limitThreads(0), /^DeviceError: 0 threads, expected a whole number/);
   } finally {
+    arena.dispose();
     device.dispose();
   }
 });
