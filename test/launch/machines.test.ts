@@ -67,7 +67,7 @@ test("machines: one mpirun runs on two machines without ssh", { skip }, async ()
   port = await freePort();
   const other = path.join(dir, "a folder of machine 1");
   mkdirSync(other);
-  const env = { PATH: withoutSsh() };
+  const env = { PATH: pathWith("mpirun", "orted") };
   const runs = [
     startOn(0, "hello", { nproc: 2, env, cwd: dir }),
     startOn(1, "hello", { nproc: 3, env, cwd: other }),
@@ -82,10 +82,10 @@ test("machines: one mpirun runs on two machines without ssh", { skip }, async ()
   assert.deepEqual([runs[1].out(), runs[1].err()], ["", ""]);
 });
 
-/** A PATH with nothing of Open MPI's but its programs, and no ssh. */
-function withoutSsh(): string {
+/** A PATH with what a test machine needs to start, and these programs: no ssh, and no more of Open MPI. */
+function pathWith(...programs: readonly string[]): string {
   const folder = mkdtempSync(path.join(dir, "bin-"));
-  for (const name of ["mpirun", "orted", "sh", "unshare", "hostname"])
+  for (const name of ["sh", "unshare", "hostname", ...programs])
     symlinkSync(`/usr/bin/${name}`, path.join(folder, name));
   return `${folder}:/usr/sbin`;
 }
@@ -143,13 +143,7 @@ for (const index of [0, 1] as const) {
 
 test("machines: a machine without Open MPI is named", { skip }, async () => {
   port = await freePort();
-  const folder = mkdtempSync(path.join(dir, "bin-"));
-  for (const name of ["sh", "unshare", "hostname"])
-    symlinkSync(`/usr/bin/${name}`, path.join(folder, name));
-  const runs = [
-    startOn(0, "hello"),
-    startOn(1, "hello", { env: { PATH: `${folder}:/usr/sbin` } }),
-  ] as const;
+  const runs = [startOn(0, "hello"), startOn(1, "hello", { env: { PATH: pathWith() } })] as const;
   assert.deepEqual(await both(runs), [1, 1]);
   for (const run of runs)
     assert.match(
@@ -160,13 +154,7 @@ test("machines: a machine without Open MPI is named", { skip }, async () => {
 
 test("machines: without mpirun on machine 0 both end, and each says why", { skip }, async () => {
   port = await freePort();
-  const folder = mkdtempSync(path.join(dir, "bin-"));
-  for (const name of ["sh", "unshare", "hostname"])
-    symlinkSync(`/usr/bin/${name}`, path.join(folder, name));
-  const runs = [
-    startOn(0, "hello", { env: { PATH: `${folder}:/usr/sbin` } }),
-    startOn(1, "hello"),
-  ] as const;
+  const runs = [startOn(0, "hello", { env: { PATH: pathWith() } }), startOn(1, "hello")] as const;
   assert.deepEqual(await both(runs), [1, 1]);
   for (const run of runs) assert.match(run.err(), /starts its processes with mpirun of Open MPI/);
 });

@@ -3,6 +3,11 @@ import { type Device, type DeviceName, openDevice, type Stream } from "#src/nati
 /** The devices that the cases run on: `cpu`, or what SIMPER_TEST_DEVICES lists (`emulated`, `cpu,cuda`). */
 export const TEST_DEVICES = (process.env.SIMPER_TEST_DEVICES ?? "cpu").split(",") as DeviceName[];
 
+/** Why the emulated device cannot be used, for `test(…, { skip })`; false where it can. */
+export const noEmulator: string | false = TEST_DEVICES.includes("emulated")
+  ? false
+  : "needs the emulated device: npm run test:emulator";
+
 /** A device with one stream, closed together. */
 export interface Rig extends Disposable {
   readonly device: Device;
