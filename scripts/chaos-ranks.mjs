@@ -11,27 +11,19 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } fr
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import {
   createRandom,
   digests,
   eventsOf,
   metrics,
+  readNumbers,
   stepsOf,
   trainWords,
   weights,
 } from "./chaos-support.mjs";
 
-const { values } = parseArgs({
-  options: {
-    rounds: { type: "string", default: "50" },
-    steps: { type: "string", default: "36" },
-    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
-  },
-});
-const rounds = Number(values.rounds);
-const steps = Number(values.steps);
-const random = createRandom(Number(values.seed));
+const { rounds, steps, seed } = readNumbers({ rounds: 50, steps: 36 });
+const random = createRandom(seed);
 const below = (limit) => Math.floor(random() * limit);
 const folder = mkdtempSync(path.join(os.tmpdir(), "simper-chaos-ranks-"));
 
@@ -326,7 +318,7 @@ async function main() {
   }
   console.log(
     `chaos-ranks: ${rounds} rounds, ${checked} checkpoints read, none lost; slowest end ${slowest.toFixed(1)} s; ` +
-      `seed ${values.seed}; ${JSON.stringify(counts)}`,
+      `seed ${seed}; ${JSON.stringify(counts)}`,
   );
 }
 
@@ -334,8 +326,6 @@ try {
   await main();
   rmSync(folder, { recursive: true });
 } catch (error) {
-  console.error(
-    `chaos-ranks: seed ${values.seed}: ${error.stack}\nEverything is kept in ${folder}`,
-  );
+  console.error(`chaos-ranks: seed ${seed}: ${error.stack}\nEverything is kept in ${folder}`);
   process.exitCode = 1;
 }

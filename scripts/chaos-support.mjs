@@ -3,6 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, watch as watchFolder } from "node:fs";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
 import { openSafetensors } from "../dist/checkpoint/safetensors.js";
 
 const root = path.dirname(path.dirname(fileURLToPath(import.meta.url)));
@@ -15,6 +16,16 @@ export function createRandom(seed) {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
     return state / 2 ** 32;
   };
+}
+
+/** What a command line asks of a chaos: numbers by name, each with its default; the seed is the clock's. */
+export function readNumbers(defaults) {
+  const all = { ...defaults, seed: Date.now() % 2 ** 31 };
+  const options = Object.fromEntries(
+    Object.entries(all).map(([name, value]) => [name, { type: "string", default: String(value) }]),
+  );
+  const { values } = parseArgs({ options });
+  return Object.fromEntries(Object.entries(values).map(([name, text]) => [name, Number(text)]));
 }
 
 /** Words of a command that trains the small model, saves after every step, and goes on where a run ended. */

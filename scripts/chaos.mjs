@@ -9,27 +9,19 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import os from "node:os";
 import path from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { parseArgs } from "node:util";
 import {
   createRandom,
   digests,
   eventsOf,
   metrics,
+  readNumbers,
   stepsOf,
   trainWords,
   weights,
 } from "./chaos-support.mjs";
 
-const { values } = parseArgs({
-  options: {
-    kills: { type: "string", default: "200" },
-    steps: { type: "string", default: "40" },
-    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
-  },
-});
-const kills = Number(values.kills);
-const steps = Number(values.steps);
-const random = createRandom(Number(values.seed));
+const { kills, steps, seed } = readNumbers({ kills: 200, steps: 40 });
+const random = createRandom(seed);
 const folder = mkdtempSync(path.join(os.tmpdir(), "simper-chaos-"));
 
 /** Starts the run, or goes on with it. */
@@ -97,7 +89,7 @@ async function main() {
   console.log(
     `chaos: ${done} kills (${counts.loading} while loading, ${counts.step} in steps, ` +
       `${counts.save} in saves, ${counts.final} in the last save), ${counts.checked} checkpoints read, ` +
-      `${counts.runs} runs, seed ${values.seed}: every one equal to the undisturbed run`,
+      `${counts.runs} runs, seed ${seed}: every one equal to the undisturbed run`,
   );
 }
 
@@ -148,6 +140,6 @@ try {
   await main();
   rmSync(folder, { recursive: true });
 } catch (error) {
-  console.error(`chaos: seed ${values.seed}: ${error.stack}\nEverything is kept in ${folder}`);
+  console.error(`chaos: seed ${seed}: ${error.stack}\nEverything is kept in ${folder}`);
   process.exitCode = 1;
 }
