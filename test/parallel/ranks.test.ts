@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ConfigError } from "#src/errors.js";
-import { type Environment, ranksFromEnvironment } from "#src/parallel/ranks.js";
+import { type Environment, ranksFromEnvironment, rankTimeout } from "#src/parallel/ranks.js";
 
 const openMpi = {
   OMPI_COMM_WORLD_RANK: "5",
@@ -175,4 +175,15 @@ test("ranks: a token that is refused is not shown", () => {
     () => ranksFromEnvironment({ ...torchrun, SIMPER_RUN_TOKEN: "secret" }),
     (error) => error instanceof ConfigError && !`${error.message}${error.hint}`.includes("secret"),
   );
+});
+
+test("ranks: a bound of silence that is no number is refused, by launchers and ranks alike", () => {
+  assert.equal(rankTimeout({}), 60);
+  assert.equal(rankTimeout({ SIMPER_RANK_TIMEOUT: "" }), 60);
+  assert.equal(rankTimeout({ SIMPER_RANK_TIMEOUT: "2.5" }), 2.5);
+  for (const text of ["soon", "0", "-3", "Infinity"])
+    assert.throws(
+      () => rankTimeout({ SIMPER_RANK_TIMEOUT: text }),
+      new ConfigError(`SIMPER_RANK_TIMEOUT is "${text}": expected a number of seconds above 0`),
+    );
 });
