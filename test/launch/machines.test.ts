@@ -5,7 +5,16 @@ import path from "node:path";
 import { after, test } from "node:test";
 import { networkOf } from "#src/launch/machines.js";
 import { createNetwork } from "./netns.js";
-import { freePort, livingIn, noMpirun, program, type Started, start, until } from "./support.js";
+import {
+  freePort,
+  listens,
+  livingIn,
+  noMpirun,
+  program,
+  type Started,
+  start,
+  until,
+} from "./support.js";
 
 const dir = mkdtempSync(path.join(os.tmpdir(), "simper-machines-"));
 const network = createNetwork();
@@ -165,7 +174,7 @@ const here = { inside: [] } as const;
 test("machines: another secret and another recipe are refused", async () => {
   port = await freePort();
   const strangers = [
-    startOn(0, "hello", { ...here, timeout: 3 }),
+    startOn(0, "hello", { ...here, timeout: 8 }),
     startOn(1, "hello", { ...here, token: "another secret of ours" }),
   ] as const;
   assert.deepEqual(await both(strangers), [1, 1]);
@@ -204,7 +213,7 @@ test("machines: a machine that does not come is missed within the bound", async 
 test("machines: Ctrl-C ends a launcher that waits for the others", async () => {
   port = await freePort();
   const alone = startOn(0, "hello", here);
-  await new Promise((resolve) => setTimeout(resolve, 1000));
+  await listens(port); // for machine 1
   alone.child.kill("SIGINT");
   assert.equal((await alone.ended).code, 130);
 });

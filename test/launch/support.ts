@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, readFileSync } from "node:fs";
-import { type AddressInfo, createServer } from "node:net";
+import { type AddressInfo, connect, createServer } from "node:net";
 import path from "node:path";
 import { root } from "../support/paths.js";
 
@@ -120,6 +120,26 @@ export async function freePort(): Promise<number> {
   server.close();
   await once(server, "close");
   return port;
+}
+
+/** Resolves when a program of this machine listens on a port; throws after a generous time, as `until`. */
+export async function listens(port: number): Promise<void> {
+  const end = Date.now() + 30e3;
+  while (!(await accepts(port))) {
+    if (Date.now() > end) throw new Error(`nobody listens on port ${port} after 30 s`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+function accepts(port: number): Promise<boolean> {
+  const socket = connect(port, "127.0.0.1");
+  return once(socket, "connect").then(
+    () => {
+      socket.destroy();
+      return true;
+    },
+    () => false,
+  );
 }
 
 /** torchrun's variables of rank 0 to 3, of two on each machine. */

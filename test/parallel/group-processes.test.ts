@@ -17,6 +17,8 @@ class Probe {
   readonly child: ChildProcess;
   readonly failure: Promise<Failure>;
   readonly exit: Promise<[code: number | null, signal: string | null]>;
+  /** The first barrier that it was told of is behind it. */
+  readonly passed: Promise<string>;
   readonly #port: Promise<number>;
   readonly #started: Promise<void>;
 
@@ -30,6 +32,7 @@ class Probe {
         });
       });
     this.failure = told<Failure>("message");
+    this.passed = told<string>("passed");
     this.#port = told<number>("port");
     this.#started = told<void>("started");
   }
@@ -62,9 +65,10 @@ for (const victim of [0, 2]) {
   test(`group: rank ${victim} is killed: the others name it and what it was doing`, async () => {
     const probes = await Probe.open(4, 60);
     probes[victim]!.tell("doing", "step 17");
+    for (const each of probes) each.tell("barrier", "said"); // behind it on the same connection
+    await Promise.all(probes.map(({ passed }) => passed));
     const others = probes.filter((_, rank) => rank !== victim);
     for (const other of others) other.tell("barrier", "next");
-    await new Promise((resolve) => setTimeout(resolve, 200)); // until it has said so
     probes[victim]!.child.kill("SIGKILL");
     const failures = await Promise.all(others.map((other) => other.failure));
     for (const { message, rank } of failures) {

@@ -21,7 +21,11 @@ if (rank === 0) {
 }
 process.on("message", async ({ call, what }: { call: string; what: string }) => {
   if (call === "doing") group.doing(what);
-  if (call === "barrier") await group.barrier(what).catch(() => {});
+  if (call === "barrier")
+    await group.barrier(what).then(
+      () => process.connected && process.send?.({ passed: what }),
+      () => {},
+    );
   if (call === "fail") await group.fail(new Error(what));
   if (call === "close") await group.close();
   if (call === "exit") process.exit(Number(what));
